@@ -1,0 +1,62 @@
+"""What a balancing policy is. Deriving from `Balancer` in a file of this folder registers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, ClassVar, TypeVar
+
+from lb.core.backend import Backend
+from lb.core.clock import Clock
+from lb.core.failure import Failure
+from lb.core.message import Request
+
+_registered: dict[str, type[Balancer]] = {}
+_Hook = TypeVar("_Hook", bound=Callable[..., None])
+
+
+def _does_nothing(hook: _Hook) -> _Hook:
+    """Marks a hook of the base class, so that the pool need not call it."""
+    hook.does_nothing = True  # type: ignore[attr-defined]
+    return hook
+
+
+class Balancer:
+    """Picks one backend of the eligible ones. Pure: no I/O, no wall clock, no module state.
+
+    A policy overrides `pick`, and the hooks that it needs. Its options are the keyword arguments of its
+    `__init__`. It never sees a backend that is unhealthy, drained or already tried: the pool did that.
+
+    `reason` says in a few words why the last pick was made. `looked` are the backends that it compared,
+    where that isn't all of them. Both are for `lb explain`.
+    """
+
+    name: ClassVar[str] = ""
+    reason: str = ""
+    looked: Sequence[Backend] = ()
+
+    def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.name = name
+        if name:
+            _registered[name] = cls
+
+    def __init__(self, clock: Clock, rng: Random) -> None:
+        self.clock = clock
+        self.rng = rng
+
+    def pick(self, request: Request | None, backends: Sequence[Backend]) -> Backend:
+        """One of at least two backends, all eligible: the set of the last `rebuild`, or a part of it."""
+        raise NotImplementedError
+
+    @_does_nothing
+    def rebuild(self, backends: Sequence[Backend]) -> None:
+        """The set of eligible backends, or a weight among them, has changed."""
+
+    @_does_nothing
+    def on_start(self, backend: Backend) -> None:
+        """An attempt has been given to this backend."""
+
+    @_does_nothing
+    def on_end(self, backend: Backend, started: float, failure: Failure | None) -> None:
+        """It has ended: with its last byte, or with this failure. `started` is in the clock's seconds."""

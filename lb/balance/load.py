@@ -1,0 +1,71 @@
+"""What policies share: drawing backends by weight, drawing two, and keeping the best one at hand."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import accumulate
+from random import Random
+
+from lb.core.backend import Backend
+
+Rank = tuple[float, float]
+Entry = tuple[Rank, int, Backend]  # the place in the set decides between equals
+
+
+class Shares:
+    """Draws backends at random by weight, in O(log n)."""
+
+    def __init__(self, backends: Sequence[Backend]) -> None:
+        self.backends = backends
+        self.equal = len({backend.weight for backend in backends}) <= 1
+        self._ends = list(accumulate(backend.weight for backend in backends))
+
+    def draw(self, rng: Random) -> Backend:
+        if self.equal:
+            return self.backends[int(rng.random() * len(self.backends))]
+        return self.backends[bisect_right(self._ends, rng.random() * self._ends[-1])]
+
+
+def two_of(shares: Shares, rng: Random) -> tuple[Backend, Backend]:
+    """Two different ones, drawn by weight. With replacement the busiest could win against itself."""
+    if not shares.equal:
+        first = second = shares.draw(rng)
+        while second is first:
+            second = shares.draw(rng)
+        return first, second
+    backends = shares.backends
+    i = int(rng.random() * len(backends))
+    j = int(rng.random() * (len(backends) - 1))
+    return backends[i], backends[j if j < i else j + 1]
+
+
+class Ranking:
+    """The backend of the lowest rank at hand, while ranks change one at a time: O(log n) a change.
+
+    A heap in which a change adds a new entry and outdates the old one, which is dropped when it comes up.
+    """
+
+    def __init__(self, backends: Sequence[Backend], rank: Callable[[Backend], Rank]) -> None:
+        self.backends = backends
+        self.rank = rank
+        self._entries: dict[Backend, Entry] = {b: (rank(b), place, b) for place, b in enumerate(backends)}
+        self._heap = sorted(self._entries.values())
+
+    def first(self, backends: Sequence[Backend]) -> Backend:
+        """The lowest of the whole set; of a part of it, as after a failed attempt, by looking at each."""
+        if backends is not self.backends:
+            return min(backends, key=self.rank)
+        while self._entries[self._heap[0][2]] is not self._heap[0]:
+            heappop(self._heap)
+        return self._heap[0][2]
+
+    def changed(self, backend: Backend) -> None:
+        """This backend's rank may be another now. One that is not in the set is nobody's business."""
+        old = self._entries.get(backend)
+        if old is None:
+            return
+        self._entries[backend] = entry = (self.rank(backend), old[1], backend)
+        heappush(self._heap, entry)
+        if len(self._heap) > 4 * len(self._entries) + 64:  # mostly outdated ones
+            self._heap = list(self._entries.values())
+            heapify(self._heap)

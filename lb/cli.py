@@ -1,0 +1,166 @@
+"""The commands. Each imports what it needs when it runs, so that all of them start at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from lb import __version__
+
+if TYPE_CHECKING:
+    from lb.config import Config
+
+DEFAULT_ADMIN = "http://127.0.0.1:9901"
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "config_file",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The configuration, a YAML file.",
+)
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Ends with one clear line."""
+    click.echo(f"lb: {message}", err=True)
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lb")
+def main() -> None:
+    """A layer-7 load balancer that explains itself."""
+
+
+@main.command()
+@config_option
+def serve(config_file: Path) -> None:
+    """Run the balancer. SIGTERM and SIGINT drain and exit 0; a second one exits at once."""
+    import uvloop
+
+    from lb.app import CannotStart
+    from lb.app import serve as run
+
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    config = _load(config_file)
+
+    def say(line: str) -> None:
+        click.echo(f"lb: {line}", err=True)
+
+    try:
+        uvloop.run(run(config, say))
+    except CannotStart as error:
+        fail(f"can't start: {error}")
+
+
+@main.command()
+@config_option
+def check(config_file: Path) -> None:
+    """Validate a configuration; print every problem with its place. Exits with 0 or 2."""
+    config = _load(config_file)
+    backends = sum(len(pool.backends) for pool in config.pools.values())
+    counts = [
+        _count(len(config.listeners), "listener"),
+        _count(len(config.routes), "route"),
+        _count(len(config.pools), "pool"),
+        _count(backends, "backend"),
+    ]
+    click.echo(f"{config_file}: good ({', '.join(counts)})")
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    from lb.config import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@main.command()
+@click.argument("request_id")
+@click.option("--admin", metavar="URL", help=f"The admin address of the balancer. [{DEFAULT_ADMIN}]")
+@click.option(
+    "-c",
+    "--config",
+    "config_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Take the admin address and its token from this configuration.",
+)
+@click.option(
+    "--token-file", metavar="FILE", type=click.Path(path_type=Path), help="A file with the admin token."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+def explain(
+    request_id: str, admin: str | None, config_file: Path | None, token_file: Path | None, as_json: bool
+) -> None:
+    """Ask the running balancer why a request went where it went.
+
+    The token, where one is needed, comes from --token-file, from the configuration, or from the environment
+    variable LB_ADMIN_TOKEN.
+    """
+    from lb.ask import Unanswered, ask
+    from lb.observe.render import explain as in_words
+
+    token = os.environ.get("LB_ADMIN_TOKEN", "")
+    try:
+        if config_file is not None:
+            settings = _load(config_file).admin
+            if settings is None:
+                fail(f"{config_file} has the admin API turned off")
+            admin = admin or f"http://{settings.bind}"
+            if settings.token is not None and not token_file:
+                token = settings.token.read()
+        if token_file is not None:
+            token = token_file.read_text().strip()
+    except (OSError, ValueError) as error:
+        fail(f"no token: {error}")
+    try:
+        record = ask(admin or DEFAULT_ADMIN, f"/api/requests/{request_id}", token)
+    except Unanswered as error:
+        fail(str(error), code=1)
+    click.echo(json.dumps(record, indent=2) if as_json else in_words(record))
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="Stop by itself after the first round of requests.")
+@click.option("--port", default=0, show_default="a free one", help="The balancer's port.")
+@click.option("--admin-port", default=0, show_default="a free one", help="The port of its admin API.")
+@click.option(
+    "--requests", default=60, show_default=True, type=click.IntRange(1, 100_000), help="How many to send."
+)
+def demo(once: bool, port: int, admin_port: int, requests: int) -> None:
+    """Start three greeters and a balancer, send requests, show who served what."""
+    from lb.demo.show import Demo, DemoFailed
+
+    try:
+        Demo(port, admin_port, requests).run(once)
+    except DemoFailed as error:
+        fail(str(error), code=1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _load(config_file: Path) -> Config:
+    from lb.config import ConfigError, load
+
+    try:
+        return load(config_file)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,93 @@
+"""Configuration: YAML to frozen models, with every problem at once and each at its place.
+
+    config = load("lb.yaml")    # raises ConfigError, whose text is one `FILE:LINE:COLUMN: …` per problem
+
+`written` keeps scalars as they stand in the file, `loader` builds plain values with their places, `values`
+and `fields` read the small languages inside (durations, sizes, addresses), `section` is the base of the
+models in `pools`, `routes` and `model`, `policy` checks policies against their classes, `schema` serves
+editors and `reference` prints docs/configuration.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lb.config.loader import parse, read_text
+from lb.config.model import (
+    AccessLog,
+    Admin,
+    Config,
+    Drain,
+    Listener,
+    ListenerLimits,
+    ListenerTimeouts,
+    RequestId,
+    TokenSource,
+)
+from lb.config.pools import Backend, BalancerSpec, HealthCheck, Keepalive, Pool, PoolTimeouts
+from lb.config.problem import ConfigError, Problem
+from lb.config.routes import Match, Route
+from lb.config.values import Address, StatusSet
+
+__all__ = [
+    "AccessLog",
+    "Address",
+    "Admin",
+    "Backend",
+    "BalancerSpec",
+    "Config",
+    "ConfigError",
+    "Drain",
+    "HealthCheck",
+    "Keepalive",
+    "Listener",
+    "ListenerLimits",
+    "ListenerTimeouts",
+    "Match",
+    "Pool",
+    "PoolTimeouts",
+    "Problem",
+    "RequestId",
+    "Route",
+    "StatusSet",
+    "TokenSource",
+    "json_schema",
+    "load",
+    "loads",
+]
+
+
+def load(path: str | Path) -> Config:
+    """The configuration in a file. Raises ConfigError with every problem.
+
+    A policy of the user's own (`module:Class`) is looked for beside the file, too.
+    """
+    return _validated(read_text(path), str(path), Path(path).parent)
+
+
+def loads(text: str, name: str = "<string>") -> Config:
+    """The configuration in a text. Raises ConfigError with every problem; the name stands for the file's."""
+    return _validated(text, name, None)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema 2020-12 of a configuration file, for editors and other tools."""
+    from lb.config import schema  # here: it is seldom asked for
+
+    return schema.json_schema()
+
+
+def _validated(text: str, name: str, directory: Path | None) -> Config:
+    document, problems = parse(text, name)
+    try:
+        config = Config.model_validate(document.value, context={"directory": directory})
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            problems.append(document.problem(detail["loc"], detail["ctx"]["words"]))
+        raise ConfigError(problems) from None
+    if problems:
+        raise ConfigError(problems)
+    return config

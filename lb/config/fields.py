@@ -1,0 +1,306 @@
+"""The kinds of fields: how each is read from what is written, its words when wrong, and its JSON Schema.
+
+A model names one in an annotation: `Annotated[float, duration(more_than=0)]`. A value that is of the right
+Python type already is taken as well, so that models can be built in code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from lb.config.values import (
+    Address,
+    StatusSet,
+    format_duration,
+    format_size,
+    parse_address,
+    parse_duration,
+    parse_network,
+    parse_size,
+    parse_statuses,
+)
+from lb.config.written import (
+    Plain,
+    as_bool,
+    as_float,
+    as_int,
+    did_you_mean,
+    is_nothing,
+    is_off,
+    natural,
+    quoted,
+    shown,
+    suggestion,
+)
+
+JsonSchema = dict[str, Any]
+
+OFF: JsonSchema = {"enum": ["off", False]}
+"""How `off` reaches a validator: YAML 1.2 has it as text, YAML 1.1 as false."""
+
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)
+"""A field name or a method (RFC 9110, section 5.6.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A field with a language of its own: its reader, its JSON Schema, and how it is written back."""
+
+    read: Callable[[Any], Any]
+    json_schema: JsonSchema
+    write: Callable[[Any], Any] | None = None
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        written_back = None
+        if self.write is not None:
+            written_back = core_schema.plain_serializer_function_ser_schema(
+                self.write, when_used="json-unless-none"
+            )
+        return core_schema.no_info_plain_validator_function(self.read, serialization=written_back)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        return dict(self.json_schema)
+
+
+_NEARLY_OFF = ("no", "none", "never", "disabled", "disable")
+
+
+@dataclass(frozen=True, slots=True)
+class OrOff:
+    """A field that `off` turns off: the model then holds `value`."""
+
+    what: str = "a mapping"
+    value: object = None
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def read(value: object, inner: core_schema.ValidatorFunctionWrapHandler) -> object:
+            if value is None or is_off(value):
+                return self.value
+            if is_nothing(value) or (isinstance(value, str) and value.lower() in _NEARLY_OFF):
+                raise ValueError(f"must be {self.what} or off, not {shown(value)}{suggestion('off')}")
+            if isinstance(value, str) and self.what == "a mapping":
+                raise ValueError(f"must be a mapping or off, not {shown(value)}")
+            return inner(value)
+
+        return core_schema.no_info_wrap_validator_function(read, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        return {"anyOf": [handler(schema), OFF]}
+
+
+@dataclass(frozen=True, slots=True)
+class OrShort:
+    """A mapping that may be written as just the value of its main key.
+
+    With `rest`, the keys that the model doesn't name are gathered into that one.
+    """
+
+    main: str
+    json_schema: JsonSchema
+    rest: str = ""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._spread, handler(source))
+
+    def _spread(self, value: object) -> object:
+        if isinstance(value, str) and not is_nothing(value):
+            return {self.main: value}
+        if self.rest and isinstance(value, Mapping):
+            others = {key: item for key, item in value.items() if key != self.main}
+            named = {self.main: value[self.main]} if self.main in value else {}
+            return named | {self.rest: others}
+        return value
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        long_form = handler(schema)
+        if self.rest:
+            long_form = dict(handler.resolve_ref_schema(long_form)) | {"additionalProperties": True}
+            properties = long_form["properties"]
+            long_form["properties"] = {key: properties[key] for key in properties if key != self.rest}
+        return {"anyOf": [self.json_schema, long_form]}
+
+
+# --- numbers ---
+
+
+def whole(least: int, most: int) -> Written:
+    """A whole number within bounds, both included."""
+
+    def read(value: object) -> int:
+        number = as_int(value)
+        if number is None or not least <= number <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}, not {shown(value)}")
+        return number
+
+    return Written(read, {"type": "integer", "minimum": least, "maximum": most})
+
+
+def duration(least: float = 0, more_than: float | None = None, most: float = 8760 * 3600) -> Written:
+    """Seconds in the model; `250ms`, `5s`, `1m`, `1h` in the file. A year at most."""
+
+    def read(value: object) -> float:
+        if isinstance(value, str) and not is_nothing(value):
+            seconds = parse_duration(value)
+        elif type(value) in (int, float):
+            seconds = float(value)  # type: ignore[arg-type]
+        else:
+            raise ValueError(f"must be a duration such as 250ms, 5s or 1m, not {shown(value)}")
+        if more_than is not None and not seconds > more_than:
+            raise ValueError(f"must be more than {format_duration(more_than)}")
+        if seconds < least:
+            raise ValueError(f"must be at least {format_duration(least)}, not {shown(value)}")
+        if not seconds <= most:
+            raise ValueError(f"must be at most {format_duration(most)}, not {shown(value)}")
+        return seconds
+
+    pattern = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$"
+    schema = {"type": "string", "title": "duration", "pattern": pattern, "examples": ["250ms", "5s", "1m"]}
+    return Written(read, schema, format_duration)
+
+
+def size(least: int, most: int) -> Written:
+    """Bytes; `64KiB` or a plain number in the file."""
+
+    def read(value: object) -> int:
+        number = as_int(value)
+        if number is None:
+            if not isinstance(value, str) or is_nothing(value):
+                raise ValueError(
+                    f"must be a size such as 64KiB, 1MiB or a number of bytes, not {shown(value)}"
+                )
+            number = parse_size(value)
+        if not least <= number <= most:
+            bounds = f"{format_size(least)} to {format_size(most)}"
+            raise ValueError(f"must be a size from {bounds}, not {shown(value)}")
+        return number
+
+    text = {"type": "string", "pattern": "^(0|[1-9][0-9]*)(B|KiB|MiB|GiB)?$"}
+    number = {"type": "integer", "minimum": least, "maximum": most}
+    return Written(read, {"title": "size", "anyOf": [text, number], "examples": ["64KiB"]}, format_size)
+
+
+# --- booleans and words ---
+
+
+_YES_AND_NO = {"yes": "true", "y": "true", "no": "false", "n": "false"}
+
+
+def flag() -> Written:
+    """true or false; on and off say the same."""
+
+    def read(value: object) -> bool:
+        found = as_bool(value)
+        if found is None:
+            better = _YES_AND_NO.get(value.lower()) if isinstance(value, str) else None
+            hint = suggestion(better) if better else ""
+            raise ValueError(f"must be true or false, not {shown(value)}{hint}")
+        return found
+
+    return Written(read, {"enum": [True, False, "on", "off"]})
+
+
+def one_of(*words: str) -> Written:
+    """One of a few words."""
+
+    def read(value: object) -> str:
+        if value not in words:
+            near = did_you_mean(value, words) if isinstance(value, str) else ""
+            listed = " or ".join(words)
+            raise ValueError(f"must be {listed}, not {shown(value)}{near}")
+        return str(value)
+
+    return Written(read, {"enum": list(words)})
+
+
+def text_of(value: object, what: str) -> str:
+    """The text as written, with or without quotes; a number or a boolean is text as well here."""
+    if not isinstance(value, str) or is_nothing(value):
+        raise ValueError(f"must be {what}, not {shown(value)}")
+    return str(value)
+
+
+def parsed(
+    parse: Callable[[str], Any], what: str, example: str, types: tuple[type, ...] = (), **schema: Any
+) -> Written:
+    """Text that `parse` understands.
+
+    `types` are those that the value may have already in code; what JSON Schema can say more is added to it.
+    """
+
+    def read(value: object) -> Any:
+        if not isinstance(value, str) and isinstance(value, types):
+            return value
+        return parse(text_of(value, what))
+
+    return Written(read, {"type": "string", "title": what, "examples": [example]} | schema, str)
+
+
+def text(what: str, pattern: str, example: str, types: tuple[type, ...] = (), **schema: Any) -> Written:
+    """Text of a pattern, which `what` puts in words."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    def parse(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(f"must be {what}, not {quoted(value)}")
+        return value
+
+    return parsed(parse, what, example, types, pattern=f"^({pattern})$", **schema)
+
+
+def address(default_host: str, least_port: int) -> Written:
+    """`host:port`. The default host is what a message suggests to who wrote the port alone."""
+
+    def parse(value: str) -> Address:
+        found = parse_address(value, default_host)
+        if found.port < least_port:
+            raise ValueError(f"must have a port from {least_port} to 65535, not {found.port}")
+        return found
+
+    pattern = r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$"
+    return parsed(parse, "host:port", f"{default_host}:8080", types=(Address,), pattern=pattern)
+
+
+def network() -> Written:
+    """An IP network or a single address."""
+    types = (IPv4Network, IPv6Network)
+    return parsed(parse_network, "an IP network or address", "10.0.0.0/8", types=types)
+
+
+def statuses() -> Written:
+    """A set of HTTP statuses."""
+
+    what = "statuses such as 200-399"
+    pattern = "^[1-5][0-9]{2}(-[1-5][0-9]{2})?( *, *[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$"
+    kinds = ["string", "integer"]
+    return parsed(parse_statuses, what, "200-399", types=(StatusSet,), type=kinds, pattern=pattern)
+
+
+def option(value: object, kind: str) -> object:
+    """An option of a policy, by the name of the type that its parameter is annotated with.
+
+    A float takes a duration as well, since durations are floats of seconds in the code.
+    """
+    if kind == "bool":
+        return flag().read(value)
+    if kind == "str":
+        return text_of(value, "text")
+    if kind == "int":
+        number: float | None = as_int(value)
+        what = "a whole number"
+    elif kind == "float":
+        number = as_float(value)
+        if number is None and isinstance(value, Plain) and value[:1].isdigit():
+            return parse_duration(value)
+        what = "a number or a duration"
+    else:
+        return natural(value)
+    if number is None:
+        raise ValueError(f"must be {what}, not {shown(value)}")
+    return number

@@ -1,0 +1,322 @@
+"""The configuration as frozen models: durations in seconds, sizes in bytes, None for what is off.
+
+Every default is here and nowhere else, and the descriptions are what editors and the reference show.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from lb.config.fields import (
+    TOKEN,
+    OrOff,
+    address,
+    duration,
+    flag,
+    network,
+    one_of,
+    parsed,
+    size,
+    text,
+    whole,
+)
+from lb.config.pools import Pool, Timeout
+from lb.config.routes import Match, Route
+from lb.config.section import AT_KEY, Found, Section, items_of, pairs_of, peek, readable
+from lb.config.values import Address, Network, is_visible
+from lb.config.written import did_you_mean, is_off, quoted
+
+_bind = address("0.0.0.0", least_port=0)
+_admin_bind = address("127.0.0.1", least_port=0)
+
+
+class ListenerTimeouts(Section):
+    """How long a client may take."""
+
+    request_header: Timeout = Field(
+        default=10.0, description="From the first byte of a request to the end of its head."
+    )
+    request_body: Timeout = Field(default=30.0, description="Without a byte while a body is awaited.")
+    keepalive: Timeout = Field(default=75.0, description="Between two requests on a connection.")
+
+
+class ListenerLimits(Section):
+    """How large a request may be."""
+
+    request_line: Annotated[int, size(256, 2**20)] = Field(
+        default=8192, description="Method, target and version: 414 beyond it."
+    )
+    header_bytes: Annotated[int, size(256, 2**20)] = Field(
+        default=65536, description="All header fields together: 431 beyond it."
+    )
+    header_count: Annotated[int, whole(1, 10_000)] = Field(
+        default=128, description="How many header fields: 431 beyond it."
+    )
+    body: Annotated[int | None, size(1, 2**53 - 1), OrOff("a size")] = Field(
+        default=None, description="The body: 413 beyond it."
+    )
+
+
+class Listener(Section):
+    """An address that requests are accepted on."""
+
+    required: ClassVar = {"bind": "an address, as in bind: 0.0.0.0:8080"}
+
+    bind: Annotated[Address, _bind] = Field(
+        description="`host:port`: `0.0.0.0:8080`, `[::]:8080`, `localhost:8080`. Port 0 takes a free one."
+    )
+    timeouts: ListenerTimeouts = Field(
+        default=ListenerTimeouts.model_construct(), description="How long a client may take."
+    )
+    limits: ListenerLimits = Field(
+        default=ListenerLimits.model_construct(), description="How large a request may be."
+    )
+
+
+_TAKEN_HEADERS = frozenset(
+    {"connection", "content-length", "expect", "forwarded", "host", "keep-alive", "proxy-authenticate"}
+    | {"proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "via"}
+    | {"x-backend", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}
+)
+
+
+def _request_id_header(written: str) -> str:
+    if not TOKEN.fullmatch(written):
+        raise ValueError(f"must be the name of a header, not {quoted(written)}")
+    if written.lower() in _TAKEN_HEADERS:
+        raise ValueError(f"can't be {written}, which means something else in HTTP")
+    return written
+
+
+class RequestId(Section):
+    """The ID that every request gets, or keeps if a trusted proxy gave it one."""
+
+    header: Annotated[str, parsed(_request_id_header, "the name of a header", "X-Request-ID")] = Field(
+        default="X-Request-ID", description="The header that bears it, toward the backend and the client."
+    )
+
+
+def _file_path(written: str) -> str:
+    if not written or "\0" in written:
+        raise ValueError(f"must be the path of a file, not {quoted(written)}")
+    return written
+
+
+class AccessLog(Section):
+    """One line per request."""
+
+    path: Annotated[str, parsed(_file_path, "a path", "/var/log/lb/access.log")] = Field(
+        default="-", description="A file, or `-` for standard output."
+    )
+    format: Annotated[Literal["json"], one_of("json")] = Field(
+        default="json", description="`json`: one object per line."
+    )
+
+
+def _variable(written: str) -> str:
+    if not (written.isascii() and written.isidentifier()):
+        # Not shown: it may be the secret itself.
+        raise ValueError("must be the name of an environment variable: letters, digits and _")
+    return written
+
+
+class TokenSource(Section):
+    """Where the token is to be read from: one of the two."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["file"]}, {"required": ["env"]}]})
+
+    file: Annotated[str | None, parsed(_file_path, "a path", "/run/secrets/token", types=(NoneType,))] = (
+        Field(default=None, description="A file that holds it.")
+    )
+    env: Annotated[
+        str | None,
+        parsed(_variable, "the name of an environment variable", "LB_ADMIN_TOKEN", types=(NoneType,)),
+    ] = Field(default=None, description="An environment variable that holds it.")
+
+    @classmethod
+    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
+        if (data.get("file") is None) == (data.get("env") is None):
+            yield (AT_KEY,), "needs one of the two: {file: PATH} or {env: NAME}"
+
+    def read(self) -> str:
+        """The token itself, without the line's end. Raises ValueError if there is none."""
+        found, place = self._look_up()
+        found = found.removesuffix("\n").removesuffix("\r")
+        if not found:
+            raise ValueError(f"the admin token in {place} is empty")
+        if not is_visible(found):
+            raise ValueError(
+                f"the admin token in {place} has a space, a line break or what isn't ASCII in it"
+            )
+        return found
+
+    def _look_up(self) -> tuple[str, str]:
+        if self.env is not None:
+            if self.env not in os.environ:
+                raise ValueError(f"the environment variable {self.env} for the admin token isn't set")
+            return os.environ[self.env], f"the environment variable {self.env}"
+        try:
+            with open(self.file or "", "rb") as stream:
+                return stream.read(65536).decode("latin-1"), f"the file {self.file}"
+        except OSError as error:
+            raise ValueError(f"can't read the admin token from {self.file}: {error.strerror}") from error
+
+
+def _no_secret(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(
+            "must not stand in this file itself: put it into a file and write {file: PATH}, "
+            "or into an environment variable and write {env: NAME}"
+        )
+    return value
+
+
+class Admin(Section):
+    """The address of the admin API, the metrics and the health of the balancer itself."""
+
+    bind: Annotated[Address, _admin_bind] = Field(
+        default=Address("127.0.0.1", 9901),
+        description="`host:port`. Anything but loopback needs a token. Port 0 takes a free one.",
+    )
+    token: Annotated[TokenSource | None, BeforeValidator(_no_secret)] = Field(
+        default=None, description="Where the token is read from that clients have to present."
+    )
+
+    @classmethod
+    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
+        bind = readable(_admin_bind.read, data.get("bind"))
+        if bind is not None and not bind.is_loopback and data.get("token") is None:
+            yield (
+                ("bind",),
+                f"{bind} can be reached from other machines, so admin needs a token: "
+                "token: {file: PATH} or {env: NAME}; or bind it to 127.0.0.1",
+            )
+
+
+class Drain(Section):
+    """How the balancer goes on SIGTERM and SIGINT."""
+
+    delay: Annotated[float, duration()] = Field(
+        default=0.0,
+        description="So long it still accepts, while /readyz says 503: time for others to notice.",
+    )
+    timeout: Annotated[float, duration()] = Field(
+        default=25.0, description="So long it then waits for the requests in flight, at most."
+    )
+
+
+_pool_name = text(
+    "a name of 1 to 63 letters, digits and _ . -, with a letter or digit first",
+    r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}",
+    "greeter",
+)
+
+
+class Config(Section):
+    """The whole configuration of a load balancer."""
+
+    required: ClassVar = {"pools": "pools, as in pools: {greeter: {backends: [127.0.0.1:9001]}}"}
+
+    listeners: tuple[Listener, ...] = Field(
+        default=(Listener.model_construct(bind=Address("0.0.0.0", 8080)),),
+        min_length=1,
+        description="The addresses that requests are accepted on.",
+    )
+    trusted_proxies: tuple[Annotated[Network, network()], ...] = Field(
+        default=(),
+        description="Networks or addresses of the proxies in front, whose X-Forwarded-* and X-Request-ID "
+        "are believed.",
+    )
+    request_id: RequestId = Field(
+        default=RequestId.model_construct(), description="The ID that every request gets."
+    )
+    expose_backend: Annotated[bool, flag()] = Field(
+        default=False, description="Tell the client in X-Backend which backend served it."
+    )
+    request_records: Annotated[int, whole(0, 10_000_000), OrOff("a whole number", 0)] = Field(
+        default=10_000, description="So many of the last requests can be explained. `off` is 0."
+    )
+    access_log: Annotated[AccessLog | None, OrOff()] = Field(
+        default=AccessLog.model_construct(), description="One line per request."
+    )
+    admin: Annotated[Admin | None, OrOff()] = Field(
+        default=Admin.model_construct(),
+        description="The address of the admin API, the metrics and the health of the balancer itself.",
+    )
+    drain: Drain = Field(
+        default=Drain.model_construct(), description="How the balancer goes on SIGTERM and SIGINT."
+    )
+    routes: tuple[Route, ...] = Field(
+        default=(),
+        description="Which requests go to which pool; the first that matches wins, and 404 if none does. "
+        "With one pool they can be left out: all goes to it.",
+    )
+    pools: Mapping[Annotated[str, _pool_name], Pool] = Field(
+        min_length=1,
+        description="The pools by name: letters, digits and `_ . -`.",
+        json_schema_extra={"additionalProperties": False},
+    )
+
+    @classmethod
+    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
+        yield from _shared_binds(data)
+        pools = [name for name, _ in pairs_of(data.get("pools"))]
+        if not pools:
+            return
+        if not data.get("routes") and not isinstance(data.get("routes"), str):
+            if len(pools) == 1:
+                data["routes"] = ({"pool": pools[0]},)
+            else:
+                names = ", ".join(pools)
+                yield ("pools", AT_KEY), f"there are several ({names}), so routes must say which serves what"
+        for number, route in items_of(data.get("routes")):
+            yield from _unknown_pools(number, route, pools)
+        yield from _unreachable_routes(data)
+
+
+def _shared_binds(data: Mapping[str, Any]) -> Iterator[Found]:
+    """Two that would listen at the same place. Port 0 is another one each time."""
+    seen: dict[Address, int] = {}
+    for number, listener in items_of(data.get("listeners", Config.model_fields["listeners"].default)):
+        bind = readable(_bind.read, peek(listener, "bind"))
+        if bind is not None and bind.port and seen.setdefault(bind, number) != number:
+            yield ("listeners", number, "bind"), f"{bind} is here twice: listeners[{seen[bind]}] has it too"
+    admin = data.get("admin", {})
+    if admin is None or is_off(admin):
+        return
+    written = peek(admin, "bind")
+    bind = Admin.model_fields["bind"].default if written is None else readable(_admin_bind.read, written)
+    if bind in seen and written is None:
+        yield ("listeners", seen[bind], "bind"), f"{bind} is where admin listens if admin.bind isn't given"
+    elif bind in seen:
+        yield ("admin", "bind"), f"{bind} is here twice: listeners[{seen[bind]}] has it too"
+
+
+def _unknown_pools(number: int, route: Any, pools: list[str]) -> Iterator[Found]:
+    where = ("routes", number)
+    name = peek(route, "pool")
+    if isinstance(name, str) and name and name not in pools:
+        yield (*where, "pool"), _no_such_pool(name, pools)
+    for other, _ in pairs_of(peek(route, "split")):
+        if other not in pools:
+            yield (*where, "split", other, AT_KEY), _no_such_pool(other, pools)
+
+
+def _no_such_pool(name: str, pools: list[str]) -> str:
+    near = did_you_mean(name, pools) or f" (there are: {', '.join(pools)})"
+    return f"there is no pool {quoted(str(name))}{near}"
+
+
+def _unreachable_routes(data: Mapping[str, Any]) -> Iterator[Found]:
+    """Routes behind one that takes every request. Only the first is told: the cause is the same."""
+    for number, route in items_of(data.get("routes"))[:-1]:
+        written = peek(route, "match")
+        match = Match() if written is None else readable(Match.model_validate, written)
+        if match is not None and match.is_empty and isinstance(route, Mapping | Route):
+            yield ("routes", number + 1), f"is never reached, because routes[{number}] matches every request"
+            return

@@ -1,0 +1,102 @@
+"""Checks a policy's name and options against the policy's class itself, so that a new one needs no table."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lb.config.fields import option
+from lb.config.section import AT_KEY, Found
+from lb.config.written import did_you_mean, quoted
+
+if TYPE_CHECKING:
+    from lb.balance import Balancer
+
+
+def examine_policy(name: str, options: dict[str, Any], directory: Path | None) -> Iterator[Found]:
+    """What is wrong with them. Puts the options in place as the class expects them."""
+    try:
+        known = _options_of(_find(name, directory))
+    except ValueError as error:
+        yield ("policy",), str(error)
+        return
+    accepts_any = any(each.kind is each.VAR_KEYWORD for each in known.values())
+    named = {key: each for key, each in known.items() if each.kind is not each.VAR_KEYWORD}
+    for key, value in options.items():
+        if key in named:
+            try:
+                options[key] = option(value, _kind_of(named[key]))
+            except ValueError as error:
+                yield ("options", key), str(error)
+        elif accepts_any:
+            options[key] = option(value, "")
+        else:
+            yield ("options", key, AT_KEY), _unknown_option(name, key, tuple(named))
+    for key, parameter in named.items():
+        if parameter.default is parameter.empty and key not in options:
+            yield ("policy",), f"{name} needs the option {quoted(key)}"
+
+
+def _find(name: str, directory: Path | None) -> type[Balancer]:
+    from lb.balance import policies, policy_class  # here, so that importing the models stays quick
+
+    try:
+        with _importing_from(directory):
+            return policy_class(name)
+    except KeyError as error:
+        if ":" not in name:
+            known = policies()
+            near = did_you_mean(name, known) or f" (there are: {', '.join(known)}, or module:Class)"
+            raise ValueError(f"there is no policy {quoted(name)}{near}") from None
+        raise _import_failed(name, error) from error
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ValueError(f"can't use {name}: {_on_one_line(error)}") from error
+    except (Exception, SystemExit) as error:  # whatever a module of the user's does when it is imported
+        raise _import_failed(name, error) from error
+
+
+def _import_failed(name: str, error: BaseException) -> ValueError:
+    return ValueError(f"importing {name} failed: {type(error).__name__}: {_on_one_line(error)}")
+
+
+def _on_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+@contextmanager
+def _importing_from(directory: Path | None) -> Iterator[None]:
+    """A policy of the user's own may lie beside the configuration file."""
+    if directory is None:
+        yield
+        return
+    place = str(directory.resolve())
+    sys.path.insert(0, place)
+    try:
+        yield
+    finally:
+        if place in sys.path:
+            sys.path.remove(place)
+
+
+def _options_of(policy: type[Balancer]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of `__init__` behind self, clock and rng."""
+    parameters = list(inspect.signature(policy.__init__).parameters.values())[3:]
+    return {each.name: each for each in parameters if each.kind is not each.VAR_POSITIONAL}
+
+
+def _kind_of(parameter: inspect.Parameter) -> str:
+    """The annotation's name: `float` for float, "float" and float | None."""
+    annotation = parameter.annotation
+    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return name.removesuffix(" | None")
+
+
+def _unknown_option(policy: str, key: str, known: tuple[str, ...]) -> str:
+    if not known:
+        return f"{policy} has no options, so {quoted(key)} means nothing to it"
+    near = did_you_mean(key, known) or f" (it has: {', '.join(known)})"
+    return f"{policy} has no option {quoted(key)}{near}"

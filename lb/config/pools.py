@@ -1,0 +1,219 @@
+"""Pools: the backends, the policy that picks among them, and the rules of talking to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, model_serializer
+
+from lb.config.fields import (
+    OrOff,
+    OrShort,
+    address,
+    duration,
+    one_of,
+    parsed,
+    statuses,
+    text,
+    whole,
+)
+from lb.config.policy import examine_policy
+from lb.config.section import AT_KEY, Found, Path, Section, items_of, peek, readable
+from lb.config.values import Address, StatusSet, is_visible, parse_address, parse_host, parse_statuses
+from lb.config.written import quoted
+
+Timeout = Annotated[float, duration(more_than=0)]
+
+_backend_address = address("127.0.0.1", least_port=1)
+_POLICY = r"([A-Za-z_][A-Za-z0-9_]*|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)"
+_policy_name = text("the name of a policy or module:Class", _POLICY, "p2c")
+
+
+class BalancerSpec(Section):
+    """The policy that picks a backend for each request: its name alone, or a mapping with its options too."""
+
+    required: ClassVar = {"policy": "a policy, as in policy: p2c"}
+
+    policy: Annotated[str, _policy_name] = Field(
+        description="A policy that comes along (`p2c`, `least_request`, `round_robin`, `random`, …), or "
+        "`module:Class` of your own, looked for beside the configuration file and on Python's path."
+    )
+    options: Mapping[str, Any] = Field(
+        default_factory=dict, description="The policy's own options: the parameters of its `__init__`."
+    )
+
+    @classmethod
+    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
+        policy = readable(_policy_name.read, data.get("policy"))
+        options = data.get("options", {})
+        if policy is not None and isinstance(options, Mapping):
+            data["options"] = dict(options)
+            yield from examine_policy(policy, data["options"], context.get("directory"))
+
+    @model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        return {"policy": self.policy, **self.options}
+
+
+_backend_id = text(
+    "1 to 128 letters, digits and . _ : [ ] -",
+    r"[A-Za-z0-9._:\[\]-]{1,128}",
+    "greeter-a",
+    type=["string", "number"],
+)
+
+
+class Backend(Section):
+    """One instance that serves requests: `host:port`, or a mapping where there is more to say."""
+
+    required: ClassVar = {"address": "an address, as in address: 127.0.0.1:9001"}
+
+    id: Annotated[str, _backend_id] = Field(
+        default="",
+        description="Its name in logs, metrics and commands, unique in its pool. Its address if left out.",
+    )
+    address: Annotated[Address, _backend_address] = Field(description="Where it listens: `host:port`.")
+    weight: Annotated[int, whole(0, 65535)] = Field(
+        default=1, description="Its share beside the others. 0 gets no requests."
+    )
+
+    @classmethod
+    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
+        found = readable(_backend_address.read, data.get("address"))
+        if found is not None:
+            data.setdefault("id", str(found))
+        yield from ()
+
+
+def _probe_path(text_: str) -> str:
+    if not text_.startswith("/"):
+        raise ValueError(f"must start with a /, not {quoted(text_)}")
+    if not is_visible(text_) or "#" in text_:
+        raise ValueError(f"must be a path without spaces, # and what isn't ASCII, not {quoted(text_)}")
+    return text_
+
+
+def _probe_host(text_: str) -> str:
+    if ":" in text_.rpartition("]")[2]:
+        return str(parse_address(text_))
+    return parse_host(text_)
+
+
+_host_header = parsed(_probe_host, "a Host header", "www.example.org", types=(NoneType,))
+_ONLY_HTTP = ("path", "expect", "host")
+
+
+class HealthCheck(Section):
+    """Asks each backend from time to time whether it is well. It gets requests after its first success."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"type": {"const": "tcp"}}, "required": ["type"]},
+            "then": {"properties": dict.fromkeys(_ONLY_HTTP, False)},
+        }
+    )
+
+    type: Annotated[Literal["http", "tcp"], one_of("http", "tcp")] = Field(
+        default="http", description="`http` asks for a path; `tcp` is content with a connection."
+    )
+    path: Annotated[str, parsed(_probe_path, "a path", "/healthz", pattern="^/")] = Field(
+        default="/healthz", description="What to GET. Only with type http."
+    )
+    interval: Annotated[float, duration(least=0.1)] = Field(
+        default=5.0, description="From one probe to the next, give or take a tenth, at least `100ms`."
+    )
+    timeout: Timeout = Field(default=2.0, description="A probe that takes longer has failed.")
+    rise: Annotated[int, whole(1, 1000)] = Field(
+        default=2, description="So many good probes in a row bring an unhealthy backend back."
+    )
+    fall: Annotated[int, whole(1, 1000)] = Field(
+        default=3, description="So many failed probes in a row make a healthy backend unhealthy."
+    )
+    expect: Annotated[StatusSet, statuses()] = Field(
+        default=parse_statuses("200-399"),
+        description="Which statuses are good: `200-399`, `204` or `200,204,300-399`. Only with type http.",
+    )
+    host: Annotated[str | None, _host_header] = Field(
+        default=None,
+        description="The Host header of the probe; the backend's address if left out. Only with type http.",
+    )
+
+    @classmethod
+    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
+        if data.get("type") == "tcp":
+            for key in _ONLY_HTTP:
+                if key in data:
+                    yield (key, AT_KEY), f"means nothing with type tcp, which only connects; leave {key} out"
+
+
+class PoolTimeouts(Section):
+    """How long the backends may take."""
+
+    connect: Timeout = Field(default=2.0, description="Until a connection to the backend stands.")
+    response_header: Timeout = Field(
+        default=30.0, description="From the end of the request until the response's head is here."
+    )
+    idle: Timeout = Field(
+        default=60.0, description="Without a byte in either direction while a body is on its way."
+    )
+
+
+class Keepalive(Section):
+    """Connections to the backends that are kept for the next request."""
+
+    idle: Timeout = Field(
+        default=55.0,
+        description="An unused connection is closed after this. Keep it below what the backend has.",
+    )
+    connections: Annotated[int, whole(1, 65535)] = Field(
+        default=256, description="At most so many unused connections per backend."
+    )
+
+
+def _duplicates(backends: Any) -> Iterator[Found]:
+    """Backends of the same ID, or else of the same address, as one before."""
+    ids: dict[str, int] = {}
+    addresses: dict[Address, int] = {}
+    for number, backend in items_of(backends):
+        written = backend if isinstance(backend, str) else peek(backend, "address")
+        where = readable(_backend_address.read, written)
+        name = peek(backend, "id") or (str(where) if where else None)
+        path: Path = (number, "id") if isinstance(peek(backend, "id"), str) else (number,)
+        if isinstance(name, str) and ids.setdefault(name, number) != number:
+            what = f"the ID {quoted(str(name))}" if path[-1] == "id" else f"the backend {name}"
+            yield path, f"{what} is here twice: backends[{ids[name]}] has it too"
+        elif where is not None and addresses.setdefault(where, number) != number:
+            yield (number, "address"), f"{where} is here twice: backends[{addresses[where]}] has it too"
+
+
+class Pool(Section):
+    """A named set of backends that serve the same thing."""
+
+    required: ClassVar = {"backends": "backends, as in backends: [127.0.0.1:9001]"}
+
+    balancer: Annotated[BalancerSpec, OrShort("policy", _policy_name.json_schema, rest="options")] = Field(
+        default=BalancerSpec.model_construct(policy="p2c", options={}),
+        json_schema_extra={"default": "p2c"},
+        description="The policy: its name, or `{policy: NAME}` with its options beside.",
+    )
+    backends: tuple[Annotated[Backend, OrShort("address", _backend_address.json_schema)], ...] = Field(
+        min_length=1, description="Who serves: `host:port`, or `{id, address, weight}`."
+    )
+    health_check: Annotated[HealthCheck | None, OrOff()] = Field(
+        default=None, description="Asks each backend from time to time whether it is well."
+    )
+    timeouts: PoolTimeouts = Field(
+        default=PoolTimeouts.model_construct(), description="How long the backends may take."
+    )
+    keepalive: Annotated[Keepalive | None, OrOff()] = Field(
+        default=Keepalive.model_construct(),
+        description="Connections to the backends that are kept for the next request. With `off`, each "
+        "request gets a new one.",
+    )
+
+    @classmethod
+    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
+        for path, words in _duplicates(data.get("backends")):
+            yield ("backends", *path), words

@@ -1,0 +1,87 @@
+"""Heads of messages as they travel from floor to floor. Bytes stay bytes."""
+
+from dataclasses import dataclass
+
+CHUNKED = -1  # the body's length shows only at its end: chunked, RFC 9112, section 7.1
+UNTIL_CLOSE = -2  # a response body that ends when the connection does: RFC 9112, section 6.3
+
+IDEMPOTENT_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+"""RFC 9110, section 9.2.2."""
+
+
+class Request:
+    """A request's head, judged and stripped of what ends at this hop.
+
+    `lines` are the lines to pass on, the request line first and then the fields, mostly as they came
+    (`b"Accept: */*"`). `length` is the body's: a count of bytes, or `CHUNKED`. What the client says of
+    itself in X-Forwarded-* and as a request ID is only there where the client is trusted.
+    """
+
+    __slots__ = (
+        "expect_continue",
+        "forwarded_for",
+        "forwarded_host",
+        "forwarded_proto",
+        "given_id",
+        "host",
+        "http10",
+        "keep_alive",
+        "length",
+        "lines",
+        "method",
+        "target",
+        "via",
+    )
+
+    def __init__(self, method: bytes, target: bytes, host: bytes, lines: list[bytes]) -> None:
+        self.method = method
+        self.target = target
+        self.host = host
+        self.lines = lines
+        self.length = 0
+        self.http10 = False
+        self.keep_alive = True
+        self.expect_continue = False
+        self.given_id = b""
+        self.forwarded_for = b""
+        self.forwarded_host = b""
+        self.forwarded_proto = b""
+        self.via = b""
+
+    @property
+    def path(self) -> bytes:
+        """The target without its query."""
+        return self.target.partition(b"?")[0]
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of a field that is passed on, by lower-case name; several are joined with a comma."""
+        if name == b"host":
+            return self.host
+        values = [
+            value.strip(b" \t")
+            for field, _, value in (line.partition(b":") for line in self.lines[1:])
+            if field.lower() == name
+        ]
+        return b", ".join(values) if values else None
+
+
+class Response:
+    """A response's head, judged and stripped of what ends at this hop: the status line, then the fields."""
+
+    __slots__ = ("keep_alive", "length", "lines", "status")
+
+    def __init__(self, status: int, lines: list[bytes], length: int) -> None:
+        self.status = status
+        self.lines = lines
+        self.length = length
+        self.keep_alive = True
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of a request a listener takes: bytes, bytes, a count, bytes (None: any size)."""
+
+    request_line: int = 8192
+    header_bytes: int = 65536
+    header_count: int = 128
+    body: int | None = None

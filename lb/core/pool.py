@@ -1,0 +1,191 @@
+"""A pool: a named set of backends with its policy. The data plane and the simulator drive it alike.
+
+    backend = pool.pick(request)        # or a Failure: the reason for none
+    pool.start(backend)
+    ...
+    pool.end(backend, started, failure) # exactly once per start
+
+The pool settles everything that is no policy's business: who is eligible, no candidate, a single one, a
+policy that fails. The eligible set is rebuilt when health, state, weight or membership changes, never per
+request, so that a pick costs the same with 3 backends and with 3,000.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from lb.core.backend import ACTIVE, Backend, BackendSpec
+from lb.core.clock import Clock
+from lb.core.failure import NO_BACKENDS, NO_ELIGIBLE, Failure
+from lb.core.message import Request
+
+log = logging.getLogger("lb.pool")
+
+REMEMBERED = 8
+"""A request record names at most so many candidates: all of a small pool, else those the policy drew."""
+
+Seen = tuple[Sequence[Backend], list[int], Sequence[Backend], str, int, Sequence[tuple[str, str]]]
+"""What was seen at a pick: candidates, their requests in flight, those the policy drew, its reason, how many
+candidates there were in all, and (ID, reason) of backends that were no candidates."""
+
+
+class Policy(Protocol):
+    """What the pool needs of a balancer; `lb.balance.Balancer` is the class to derive from."""
+
+    reason: str
+    looked: Sequence[Backend]
+
+    def pick(self, request: Request | None, backends: Sequence[Backend]) -> Backend: ...
+    def rebuild(self, backends: Sequence[Backend]) -> None: ...
+    def on_start(self, backend: Backend) -> None: ...
+    def on_end(self, backend: Backend, started: float, failure: Failure | None) -> None: ...
+
+
+class Pool:
+    """A named set of backends, and the one place that diffs it, picks from it and counts for it."""
+
+    def __init__(self, name: str, policy: Policy, clock: Clock, starts_healthy: bool = True) -> None:
+        self.name = name
+        self.policy = policy
+        self.policy_name = type(policy).__dict__.get("name") or type(policy).__name__
+        self.clock = clock
+        self.starts_healthy = starts_healthy  # false where a first good probe has to come first
+        self.backends: dict[str, Backend] = {}
+        self.eligible: tuple[Backend, ...] = ()
+        self.excluded: tuple[tuple[str, str], ...] = ()
+        self.rejected: dict[str, int] = {}  # exchanges that got no backend, by failure
+        self.policy_errors = 0
+        self.on_removed: Callable[[Backend], object] = lambda backend: None
+        self._last: tuple[Backend, ...] = ()
+        self._reason = ""
+        # A hook that the policy doesn't have is not called.
+        self._on_start = _overridden(policy, "on_start")
+        self._on_end = _overridden(policy, "on_end")
+
+    # --- membership and state ---
+
+    def update(self, specs: Iterable[BackendSpec]) -> None:
+        """Takes the whole new set. Who stays (same ID, same address) keeps health, state and statistics."""
+        old, self.backends = self.backends, {}
+        for spec in specs:
+            known = old.get(spec.id)
+            if known is not None and (known.spec.host, known.spec.port) == (spec.host, spec.port):
+                if known.spec.weight != spec.weight:
+                    known.weight = spec.weight
+                known.spec = spec
+                self.backends[spec.id] = old.pop(spec.id)
+            else:
+                self.backends[spec.id] = Backend(spec, healthy=self.starts_healthy)
+        self.refresh()
+        for gone in old.values():
+            self.on_removed(gone)
+
+    def set_health(self, backend: Backend, up: bool) -> None:
+        if backend.healthy is not up:
+            backend.healthy = up
+            self.refresh()
+
+    def set_state(self, backend: Backend, state: str) -> None:
+        backend.state = state
+        self.refresh()
+
+    def set_weight(self, backend: Backend, weight: int) -> None:
+        backend.weight = weight
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Rebuilds what a pick reads, after any change of health, state, weight or membership."""
+        reasons = [(backend, backend.excluded) for backend in self.backends.values()]
+        self.eligible = tuple(backend for backend, reason in reasons if not reason)
+        self.excluded = tuple((backend.id, reason) for backend, reason in reasons if reason)[:REMEMBERED]
+        self.policy.rebuild(self.eligible)
+
+    # --- the way of an attempt ---
+
+    def pick(self, request: Request | None, tried: Sequence[Backend] = ()) -> Backend | Failure:
+        """One eligible backend, or why there is none. A tried one only where no other is left."""
+        eligible = self.eligible
+        if tried:
+            eligible = tuple(backend for backend in eligible if backend not in tried) or eligible
+        self._last = eligible
+        if len(eligible) > 1:
+            try:
+                backend = self.policy.pick(request, eligible)
+                self._reason = self.policy.reason
+                if backend.state is ACTIVE and backend.healthy:
+                    return backend
+                raise LookupError(f"it picked {backend!r}, which is not eligible")
+            except Exception as error:  # noqa: BLE001 - a user's policy may raise anything; requests go on
+                return self._fallback(error)
+        if eligible:
+            self._reason = "the only candidate"
+            return eligible[0]
+        failure = NO_ELIGIBLE if self.backends else NO_BACKENDS
+        self.rejected[failure.name] = self.rejected.get(failure.name, 0) + 1
+        return failure
+
+    def seen(self) -> Seen:
+        """What the last pick was made from. To be asked between `pick` and `start`, for the record."""
+        last = self._last
+        drawn = self.policy.looked if len(last) > 1 else ()
+        shown = last if len(last) <= REMEMBERED else drawn[:REMEMBERED]
+        return shown, [backend.in_flight for backend in shown], drawn, self._reason, len(last), self.excluded
+
+    def start(self, backend: Backend) -> None:
+        """An attempt begins."""
+        backend.in_flight += 1
+        if self._on_start is not None:
+            self._on_start(backend)
+
+    def connected(self, backend: Backend, seconds: float) -> None:
+        """A new connection to this backend took so long."""
+        backend.connect.observe(seconds)
+
+    def end(
+        self,
+        backend: Backend,
+        started: float,
+        failure: Failure | None,
+        status: int = 0,
+        first_byte: float = 0.0,
+        sent: int = 0,
+        received: int = 0,
+        ended: float = 0.0,
+    ) -> None:
+        """An attempt ends, with its last byte or its failure. Exactly once per start.
+
+        `started` is when, by the pool's clock; `first_byte` when the response head came (0: never);
+        `status` is 0 where there was no answer; `sent` and `received` are bytes of the bodies; `ended`
+        is now, where the caller has just asked the clock.
+        """
+        backend.in_flight -= 1
+        requests = backend.requests
+        if status:
+            requests[status] = requests.get(status, 0) + 1
+        if failure is None:
+            backend.duration.observe((ended or self.clock.time()) - started)
+        elif failure.fault == "backend":
+            backend.failures[failure.name] = backend.failures.get(failure.name, 0) + 1
+        if first_byte:
+            backend.first_byte.observe(first_byte - started)
+        backend.sent += sent
+        backend.received += received
+        if self._on_end is not None:
+            self._on_end(backend, started, failure)
+
+    def _fallback(self, error: Exception) -> Backend:
+        """Serves the request all the same when the policy fails: the least busy. Logged once per pool."""
+        if not self.policy_errors:
+            log.error("pool %s: policy %s failed, the least busy backend is used instead: %r",
+                      self.name, self.policy_name, error, exc_info=error)  # fmt: skip
+        self.policy_errors += 1
+        self._reason = f"the policy failed ({type(error).__name__}); the least busy one was taken"
+        return min(self._last, key=lambda backend: backend.in_flight)
+
+
+def _overridden(policy: Policy, name: str) -> Callable[..., None] | None:
+    method = getattr(policy, name)
+    inherited = getattr(method, "__func__", None)
+    return None if getattr(inherited, "does_nothing", False) else method

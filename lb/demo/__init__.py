@@ -1,0 +1,1 @@
+"""What `lb demo` shows: a few greeters behind the balancer."""

@@ -1,0 +1,75 @@
+"""A file for log lines, written by a thread of its own: a slow disk or a full pipe holds nobody."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import deque
+
+WAITING = 16 * 1024 * 1024  # bytes that may wait for a slow reader; more are refused
+
+
+class LogFile:
+    """Append-only. `-` is standard output."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._descriptor = -1
+        self._batches: deque[bytes] = deque()
+        self._waiting = 0
+        self._error: OSError | None = None
+        self._closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="log file", daemon=True)
+
+    def open(self) -> None:
+        """Raises OSError where the file can't be written."""
+        if self.path == "-":
+            self._descriptor = sys.stdout.fileno()
+        else:
+            self._descriptor = os.open(
+                self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640
+            )
+        self._thread.start()
+
+    def write(self, data: bytes) -> int:
+        """Takes the lines to be written soon. Raises OSError for what went wrong since the last call."""
+        with self._changed:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if self._waiting + len(data) > WAITING:
+                raise BlockingIOError("the log's reader is too slow")
+            self._batches.append(data)
+            self._waiting += len(data)
+            self._changed.notify()
+        return len(data)
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Writes what waits, for at most so many seconds."""
+        if not self._thread.is_alive():
+            return
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout)
+        if self.path != "-" and not self._thread.is_alive():
+            os.close(self._descriptor)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._batches and not self._closing:
+                    self._changed.wait()
+                if not self._batches:
+                    return
+                data = self._batches.popleft()
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+            except OSError as error:
+                self._error = error
+            with self._changed:
+                self._waiting -= len(data)

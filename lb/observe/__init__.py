@@ -1,0 +1,1 @@
+"""Floor 1, pure: what becomes of a finished exchange. Access log, request records, metrics."""

@@ -1,0 +1,250 @@
+"""Metrics: counters as plain ints where requests pass, and Prometheus' families when someone scrapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from operator import attrgetter
+from typing import TYPE_CHECKING, TypeVar
+
+from lb.core.backend import Backend, Histogram
+from lb.core.pool import Pool
+from lb.core.record import ExchangeRecord
+from lb.observe.exposition import Family, Sample, labels
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+STATES = ("eligible", "unhealthy", "draining", "disabled", "weight_0")
+
+T = TypeVar("T")
+Counts = Mapping[str, int] | Mapping[int, int]
+Rows = list[tuple[str, Backend]]  # a backend, and its labels `pool` and `backend`
+
+
+class ListenerStats:
+    """What clients asked of one listener. It keeps `connections` itself, the number that are open now."""
+
+    __slots__ = ("connections", "duration", "requests")
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.requests: dict[int, int] = {}  # by the status that the client got
+        self.duration = Histogram()
+
+
+class ClientMetrics:
+    """Counts finished exchanges by listener."""
+
+    def __init__(self) -> None:
+        self.listeners: dict[str, ListenerStats] = {}
+
+    def listener(self, name: str) -> ListenerStats:
+        """The statistics of a listener, made when it is first asked for."""
+        return self.listeners.setdefault(name, ListenerStats())
+
+    def on_exchange(self, exchange: ExchangeRecord) -> None:
+        stats = self.listeners.get(exchange.listener) or self.listener(exchange.listener)
+        requests, status = stats.requests, exchange.status
+        requests[status] = requests.get(status, 0) + 1
+        stats.duration.observe(exchange.ended - exchange.started)
+
+
+@dataclass
+class ReloadState:
+    """How reloads of the configuration went. `last_success` is a Unix time; the start counts as one."""
+
+    last_success: float
+    results: dict[str, int] = field(default_factory=lambda: {"success": 0, "failure": 0})
+
+    def succeeded(self, now: float) -> None:
+        self.results["success"] += 1
+        self.last_success = now
+
+    def failed(self) -> None:
+        self.results["failure"] += 1
+
+
+class LbCollector:
+    """Makes the page of metrics out of what is counted all over the house.
+
+    `pools` is asked at each scrape, so that a reload may replace them. `connections` says how many
+    connections to a backend there are by state (`active`, `idle`).
+    """
+
+    def __init__(
+        self,
+        pools: Callable[[], Mapping[str, Pool]],
+        clients: ClientMetrics,
+        reloads: ReloadState,
+        version: str,
+        connections: Callable[[Backend], Mapping[str, int]],
+    ) -> None:
+        self._pools = pools
+        self._clients = clients
+        self._reloads = reloads
+        self._version = version
+        self._connections = connections
+
+    def page(self, accept: str) -> tuple[str, Iterator[bytes]]:
+        """The content type that fits an Accept header, and the page in pieces of about a millisecond's work.
+
+        Our own families first, then what prometheus_client knows of this process.
+        """
+        from prometheus_client.exposition import choose_encoder  # 0.1 s of import, for the first scrape only
+
+        encode, content_type = choose_encoder(accept)
+        return content_type, self._pieces(encode, "openmetrics" in content_type)
+
+    def _pieces(self, encode: Callable[[CollectorRegistry], bytes], openmetrics: bool) -> Iterator[bytes]:
+        for family in self.families():
+            yield from family.pieces(openmetrics)
+        yield encode(self._process)  # ends with what ends an OpenMetrics page
+
+    @cached_property
+    def _process(self) -> CollectorRegistry:
+        from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        GCCollector(registry)
+        return registry
+
+    def families(self) -> Iterator[Family]:
+        """All families of the load balancer itself, as they are now."""
+        pools = dict(self._pools())
+        rows = [
+            (f"{label},{labels(backend=backend.id)}", backend)
+            for label, pool in [(labels(pool=name), pool) for name, pool in pools.items()]
+            for backend in pool.backends.values()
+        ]
+        yield from self._own()
+        yield from self._of_clients()
+        yield from self._of_backends(rows)
+        yield from _of_pools(pools)
+
+    def _own(self) -> Iterator[Family]:
+        yield Family(
+            "lb_build_info",
+            "gauge",
+            "Which version is running; always 1.",
+            [(labels(version=self._version), 1)],
+        )
+        yield Family(
+            "lb_config_reloads_total",
+            "counter",
+            "Reloads of the configuration.",
+            [(labels(result=result), count) for result, count in self._reloads.results.items()],
+        )
+        yield Family(
+            "lb_config_last_reload_success_timestamp_seconds",
+            "gauge",
+            "When the running configuration was loaded, in Unix time.",
+            [("", self._reloads.last_success)],
+        )
+
+    def _of_clients(self) -> Iterator[Family]:
+        listeners = [(labels(listener=name), stats) for name, stats in self._clients.listeners.items()]
+        yield Family(
+            "lb_client_connections",
+            "gauge",
+            "Open connections of clients.",
+            [(label, stats.connections) for label, stats in listeners],
+        )
+        yield Family(
+            "lb_client_requests_total",
+            "counter",
+            "Finished requests by the status that the client got.",
+            _split(listeners, "code", lambda stats: stats.requests),
+        )
+        yield Family(
+            "lb_client_request_duration_seconds",
+            "histogram",
+            "From a request's head to the last byte of its response.",
+            [(label, stats.duration) for label, stats in listeners],
+        )
+
+    def _of_backends(self, rows: Rows) -> Iterator[Family]:
+        for name, help, of in _BACKEND_GAUGES:
+            yield Family(name, "gauge", help, _each(rows, of))
+        help = "Open connections to a backend."
+        yield Family("lb_backend_connections", "gauge", help, _split(rows, "state", self._connections))
+        for name, help, key, by in _BACKEND_COUNTERS:
+            yield Family(name, "counter", help, _split(rows, key, by))
+        for name, help, of in _BACKEND_HISTOGRAMS:
+            yield Family(name, "histogram", help, _each(rows, of))
+
+
+_BACKEND_GAUGES: tuple[tuple[str, str, Callable[[Backend], int | Histogram]], ...] = (
+    ("lb_backend_up", "Whether the health checks find a backend well.", lambda backend: int(backend.healthy)),
+    ("lb_backend_weight", "A backend's share beside the others of its pool.", attrgetter("weight")),
+    ("lb_backend_in_flight", "Requests that a backend is working on.", attrgetter("in_flight")),
+)
+_BACKEND_COUNTERS: tuple[tuple[str, str, str, Callable[[Backend], Counts]], ...] = (
+    ("lb_backend_requests_total", "Answers of a backend by status.", "code", attrgetter("requests")),
+    (
+        "lb_backend_failures_total",
+        "Attempts that failed by the backend's fault.",
+        "failure",
+        attrgetter("failures"),
+    ),
+    ("lb_backend_health_checks_total", "Health checks of a backend.", "result", attrgetter("checks")),
+    (
+        "lb_backend_bytes_total",
+        "Bytes of bodies, sent to a backend and received from it.",
+        "direction",
+        lambda backend: {"sent": backend.sent, "received": backend.received},
+    ),
+)
+_BACKEND_HISTOGRAMS: tuple[tuple[str, str, Callable[[Backend], int | Histogram]], ...] = (
+    (
+        "lb_backend_request_duration_seconds",
+        "From the pick of a backend to the last byte of its answer.",
+        attrgetter("duration"),
+    ),
+    (
+        "lb_backend_first_byte_seconds",
+        "From the pick of a backend to the head of its answer.",
+        attrgetter("first_byte"),
+    ),
+    ("lb_backend_connect_seconds", "How long a new connection to a backend takes.", attrgetter("connect")),
+)
+
+
+def _of_pools(pools: Mapping[str, Pool]) -> Iterator[Family]:
+    rows = [(labels(pool=name), pool) for name, pool in pools.items()]
+    yield Family("lb_pool_backends", "gauge", "Backends by state.", _split(rows, "state", backend_states))
+    yield Family(
+        "lb_pool_rejected_total",
+        "counter",
+        "Requests for which a pool had no backend.",
+        _split(rows, "failure", lambda pool: pool.rejected),
+    )
+    yield Family(
+        "lb_policy_errors_total",
+        "counter",
+        "Picks in which the pool's policy failed.",
+        _each(rows, lambda pool: pool.policy_errors),
+    )
+
+
+def backend_states(pool: Pool) -> dict[str, int]:
+    """How many backends of a pool are in each state, those of none included."""
+    counts = dict.fromkeys(STATES, 0)
+    for backend in pool.backends.values():
+        state = (backend.excluded or "eligible").replace(" ", "_")
+        counts[state] = counts.get(state, 0) + 1
+    return counts
+
+
+def _each(rows: Iterable[tuple[str, T]], value: Callable[[T], int | Histogram]) -> Iterator[Sample]:
+    for label, owner in rows:
+        yield label, value(owner)
+
+
+def _split(rows: Iterable[tuple[str, T]], key: str, counts: Callable[[T], Counts]) -> Iterator[Sample]:
+    """One sample for each key of the counts: a status, a failure's name, a state."""
+    for label, owner in rows:
+        for value, count in counts(owner).items():
+            yield f'{label},{key}="{value}"', count

@@ -1,0 +1,231 @@
+"""What is known of one exchange: as a JSON-able dict, and from that as text for a person.
+
+The text is made of the dict and of nothing else, so that `lb explain` can make it from what the admin API
+answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from lb.core.backend import Backend
+from lb.core.failure import Failure
+from lb.core.pool import Seen
+from lb.core.record import AttemptRecord, ExchangeRecord
+from lb.observe.timestamp import iso_time
+
+# --- as a dict ---
+
+
+def as_dict(exchange: ExchangeRecord, epoch: float, policy: str = "") -> dict[str, Any]:
+    """A finished exchange for the API. `epoch` is the Unix time at which the monotonic clock stood at 0.
+
+    Times in `*_ms` are milliseconds since `time`, at which the request's head was here; null is never.
+    `policy` is the name of the policy that the pool has.
+    """
+    started = exchange.started
+    return {
+        "id": _text(exchange.id),
+        "time": iso_time(epoch + started),
+        "client": exchange.client,
+        "listener": exchange.listener,
+        "method": _text(exchange.method),
+        "host": _text(exchange.host),
+        "target": _text(exchange.target),
+        "route": exchange.route,
+        "pool": exchange.pool,
+        "policy": policy,
+        "status": exchange.status,
+        "failure": _failure(exchange.failure),
+        "bytes_in": exchange.bytes_in,
+        "bytes_out": exchange.bytes_out,
+        "received_ms": _millis(started, exchange.received_at),
+        "duration_ms": round((exchange.ended - started) * 1e3, 3),
+        "attempts": [
+            _attempt(attempt, started, previous)
+            for previous, attempt in zip([None, *exchange.attempts], exchange.attempts, strict=False)
+        ],
+    }
+
+
+def _attempt(attempt: AttemptRecord, started: float, previous: AttemptRecord | None) -> dict[str, Any]:
+    # Where a connection turned out to be closed, the same pick is tried once more over a new one.
+    redialled = previous is not None and attempt.seen is not None and attempt.seen is previous.seen
+    return {
+        "backend": attempt.backend.id,
+        "address": attempt.backend.spec.address,
+        "status": attempt.status,
+        "failure": _failure(attempt.failure),
+        "redialled": redialled,
+        "reused_connection": attempt.reused,
+        "sent": attempt.sent,
+        "received": attempt.received,
+        "picked_ms": _millis(started, attempt.started),
+        "connected_ms": _millis(started, attempt.connected),
+        "first_byte_ms": _millis(started, attempt.head_at),
+        "ended_ms": _millis(started, attempt.ended),
+        "pick": None if attempt.seen is None else _pick(attempt.seen, attempt.backend),
+    }
+
+
+def _pick(seen: Seen, picked: Backend) -> dict[str, Any]:
+    candidates, loads, drawn, reason, total, excluded = seen
+    shown: list[tuple[Backend, int | None]] = list(zip(candidates, loads, strict=True))
+    if picked not in candidates:  # a large pool shows only what the policy drew, and that may be nothing
+        shown.append((picked, None))
+    return {
+        "reason": reason,
+        "candidates": [
+            {
+                "id": backend.id,
+                "in_flight": load,
+                "weight": backend.weight,
+                "drawn": backend in drawn,
+                "picked": backend is picked,
+            }
+            for backend, load in shown
+        ],
+        "candidates_total": total,
+        "excluded": [{"id": name, "reason": why} for name, why in excluded],
+    }
+
+
+def _failure(failure: Failure | None) -> dict[str, str] | None:
+    if failure is None:
+        return None
+    return {"name": failure.name, "fault": failure.fault, "message": failure.message}
+
+
+def _millis(since: float, moment: float) -> float | None:
+    return round((moment - since) * 1e3, 3) if moment else None
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
+# --- as text ---
+
+
+def explain(record: dict[str, Any]) -> str:
+    """What happened to a request and why, for a person. Takes what `as_dict` makes, maybe by way of JSON."""
+    attempts = record["attempts"]
+    lines = [*_heading(record)]
+    for number, attempt in enumerate(attempts, 1):
+        title = f"Attempt {number}" if len(attempts) > 1 else "Attempt"
+        lines += ["", f"{title}: {attempt['backend']}{_elsewhere(attempt)}", ""]
+        lines += _explain_pick(attempt)
+        lines += ["", *_timeline(attempt)]
+    return "".join(f"{_printable(line.rstrip())}\n" for line in lines)
+
+
+def _heading(record: dict[str, Any]) -> Iterator[str]:
+    yield f"Request {record['id']}"
+    yield ""
+    policy = f" (policy {record['policy']})" if record["policy"] else ""
+    route = f"route {record['route']}, " if record["route"] else ""
+    received = f", {_bytes(record['bytes_in'])} of body" if record["bytes_in"] else ""
+    yield from _columns(
+        [
+            ("  asked", f"{record['method']} {record['host']}{record['target']}{received}"),
+            ("  by", f"{record['client']}, through {record['listener']}"),
+            ("  at", record["time"]),
+            ("  led to", f"{route}pool {record['pool']}{policy}" if record["pool"] else "no pool"),
+            ("  got", _outcome(record)),
+        ]
+    )
+
+
+def _outcome(record: dict[str, Any]) -> str:
+    size = f", {_bytes(record['bytes_out'])} of body"
+    after = f", after {record['duration_ms']:.2f} ms"
+    failure = record["failure"]
+    if failure is None:
+        return f"{record['status']}{size}{after}"
+    status = record["status"] or "no answer"
+    return f"{status}{size}{after}: {failure['name']} ({failure['fault']}). {failure['message']}"
+
+
+def _elsewhere(attempt: dict[str, Any]) -> str:
+    """The address of a backend, where that isn't its name already."""
+    return "" if attempt["address"] == attempt["backend"] else f" at {attempt['address']}"
+
+
+def _explain_pick(attempt: dict[str, Any]) -> Iterator[str]:
+    pick = attempt["pick"]
+    if attempt["redialled"]:
+        yield "  The same backend once more, over a new connection: the reused one had been closed."
+        return
+    if pick is None:
+        yield "  Why it was picked was not recorded."
+        return
+    total, candidates = pick["candidates_total"], pick["candidates"]
+    drawn = [each["id"] for each in candidates if each["drawn"]]
+    compared = f"; compared were {_and(drawn)}" if len(drawn) > 1 else ""
+    if total > 1:
+        yield f"  {total} candidates{compared}."
+    yield f"  Picked {attempt['backend']}: {pick['reason']}."
+    yield ""
+    rows = [("   ", "backend", "in flight", "weight", "")]
+    for each in candidates:
+        load = "?" if each["in_flight"] is None else str(each["in_flight"])
+        note = "picked" if each["picked"] else "compared" if each["drawn"] else ""
+        rows.append((" ->" if each["picked"] else "", each["id"], load, str(each["weight"]), note))
+    yield from _columns(rows, right=(2, 3))
+    if total > len(candidates):
+        yield f"     and {total - len(candidates)} more"
+    if pick["excluded"]:
+        left_out = _and([f"{each['id']} ({each['reason']})" for each in pick["excluded"]])
+        yield ""
+        yield f"  Left out: {left_out}."
+
+
+def _timeline(attempt: dict[str, Any]) -> Iterator[str]:
+    """What happened when, in the order of the clock, each with the time since what was before it."""
+    failure = attempt["failure"]
+    connection = "an idle connection taken" if attempt["reused_connection"] else "a new connection opened"
+    sent = f", {_bytes(attempt['sent'])} of body sent" if attempt["sent"] else ""
+    end = (
+        f"last byte, {_bytes(attempt['received'])} of body received{sent}"
+        if failure is None
+        else f"failed: {failure['name']}. {failure['message']}"
+    )
+    events = [
+        (attempt["picked_ms"], "picked"),
+        (attempt["connected_ms"], connection),
+        (attempt["first_byte_ms"], f"head of the answer: {attempt['status']}"),
+        (attempt["ended_ms"], end),
+    ]
+    rows, before = [], 0.0
+    for moment, what in events:
+        if moment is not None:
+            rows.append(("  ", f"{moment:.2f} ms", f"+{moment - before:.2f}", what))
+            before = moment
+    return _columns(rows, right=(1, 2))
+
+
+def _columns(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> Iterator[str]:
+    """Rows with their columns aligned: to the left, or to the right those of the given numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        yield "  ".join(
+            cell.rjust(width) if at in right else cell.ljust(width) for at, (cell, width) in enumerate(cells)
+        )
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _printable(line: str) -> str:
+    """What a client sent must not steer the terminal of who reads it."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"

@@ -1,0 +1,63 @@
+"""The answers that we make ourselves: short, with the failure's name and the request's ID."""
+
+from __future__ import annotations
+
+import json
+from time import gmtime, strftime
+
+from lb.core.failure import METHOD_NOT_ALLOWED, Failure
+from lb.core.message import Response
+from lb.wire.fields import members
+
+_PHRASES = {
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    417: "Expectation Failed",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+    505: "HTTP Version Not Supported",
+}
+
+
+def answer(failure: Failure, request_id: bytes, accept: bytes | None) -> tuple[Response, bytes]:
+    """Head and body for a failure: JSON where the client's Accept names it, else text.
+
+    Nothing in it tells an address of the inside.
+    """
+    phrase = _PHRASES.get(failure.status, "Error")
+    if accept is not None and _wants_json(accept):
+        kind = b"application/json"
+        fields = {
+            "status": failure.status,
+            "error": failure.name,
+            "message": failure.message,
+            "request_id": request_id.decode("ascii"),
+        }
+        body = json.dumps(fields).encode() + b"\n"
+    else:
+        kind = b"text/plain; charset=utf-8"
+        text = f"{failure.status} {phrase}: {failure.message} ({failure.name}, request "
+        body = text.encode() + request_id + b")\n"
+    lines = [
+        f"HTTP/1.1 {failure.status} {phrase}".encode(),
+        b"Content-Type: " + kind,
+        b"Content-Length: %d" % len(body),
+        b"Cache-Control: no-store",
+        strftime("Date: %a, %d %b %Y %H:%M:%S GMT", gmtime()).encode(),
+    ]
+    if failure is METHOD_NOT_ALLOWED:
+        lines.append(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+    return Response(failure.status, lines, len(body)), body
+
+
+def _wants_json(accept: bytes) -> bool:
+    kinds = [member.partition(b";")[0].strip() for member in members(accept)]
+    return any(kind == b"application/json" or kind.endswith(b"+json") for kind in kinds)

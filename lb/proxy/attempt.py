@@ -1,0 +1,154 @@
+"""One try of an exchange at one backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from lb.core.backend import Backend
+from lb.core.failure import CLIENT_GONE, RESPONSE_TIMEOUT, STALLED, Failure
+from lb.core.message import Response
+from lb.core.pool import Pool
+from lb.core.record import AttemptRecord
+from lb.proxy.upstream import Dial, Upstream, UpstreamConnection
+
+if TYPE_CHECKING:
+    from lb.proxy.exchange import Exchange
+    from lb.proxy.plane import Plane
+
+
+class Attempt(AttemptRecord):
+    """From the pick to the last byte of the response, or the failure. Ends exactly once.
+
+    It is told by the codec of what the backend answers, and tells the exchange.
+    """
+
+    __slots__ = ("_dial", "_exchange", "_upstream", "connection", "pool")
+
+    def __init__(self, exchange: Exchange, pool: Pool, backend: Backend, started: float) -> None:
+        super().__init__(backend, started)
+        self._exchange: Exchange | None = exchange
+        self.pool = pool
+        self._dial: Dial | None = None
+        self.connection: UpstreamConnection | None = None
+
+    def begin(self, plane: Plane, fresh: bool) -> None:
+        """Takes an idle connection, or (always where `fresh`) dials a new one."""
+        backend = self.backend
+        self.pool.start(backend)
+        upstream: Upstream = backend.upstream or plane.link(self.pool, backend)
+        self._upstream = upstream
+        if upstream.idle and not fresh:
+            self.reused = True
+            self.on_connected(upstream.idle.pop(), self.started)
+        else:
+            self._dial = upstream.dial(self)
+
+    def on_connected(self, connection: UpstreamConnection, now: float) -> None:
+        exchange = self._exchange
+        if exchange is None:  # cancelled while the last packet was on its way
+            connection.discard()
+            return
+        if not self.reused:
+            self._dial = None
+            self.pool.connected(self.backend, now - self.started)
+        self.connected = now
+        self.connection = connection
+        connection.attempt = self
+        connection.deadline = now + self._upstream.options.response_header
+        connection.codec.start(self)
+        exchange.on_connected(self, connection)
+
+    # --- the request's body, from the exchange ---
+
+    def send_data(self, data: bytes) -> None:
+        connection = self.connection
+        if connection is not None:
+            self.sent += len(data)
+            connection.deadline = monotonic() + self._upstream.options.response_header
+            connection.codec.send_data(data)
+
+    def send_end(self, trailers: Sequence[bytes]) -> None:
+        if self.connection is not None:
+            self.connection.codec.send_end(trailers)
+
+    # --- from the backend ---
+
+    def on_interim(self, response: Response) -> None:
+        if self._exchange is not None:
+            self._exchange.on_interim(response)
+
+    def on_head(self, response: Response, data: bytes, end: bool) -> None:
+        exchange, connection = self._exchange, self.connection
+        if exchange is None or connection is None:
+            return
+        self.head_at = now = monotonic()
+        self.status = response.status
+        self.received = len(data)
+        if end:
+            self._end(None, now)
+        else:
+            connection.deadline = now + self._upstream.options.idle
+        exchange.on_response(response, data, end, now)
+
+    def on_data(self, data: bytes) -> None:
+        exchange, connection = self._exchange, self.connection
+        if exchange is None:
+            return
+        self.received += len(data)
+        if connection is not None:
+            connection.deadline = monotonic() + self._upstream.options.idle
+        exchange.on_response_data(data)
+
+    def on_end(self, trailers: Sequence[bytes]) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            self._end(None, monotonic())
+            exchange.on_response_end(trailers)
+
+    def on_error(self, failure: Failure) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            self._end(failure, monotonic())
+            exchange.on_failure(self, failure)
+
+    def on_timeout(self) -> None:
+        self.on_error(STALLED if self.head_at else RESPONSE_TIMEOUT)
+
+    def on_blocked(self) -> None:
+        if self._exchange is not None:
+            self._exchange.on_backend_blocked()
+
+    def on_writable(self) -> None:
+        if self._exchange is not None:
+            self._exchange.on_backend_writable()
+
+    @property
+    def idle_timeout(self) -> float:
+        return self._upstream.options.idle
+
+    # --- the end ---
+
+    def cancel(self, failure: Failure = CLIENT_GONE) -> None:
+        """The exchange needs it no longer. The backend is free at once."""
+        if self._exchange is not None:
+            self._end(failure, monotonic())
+
+    def _end(self, failure: Failure | None, now: float) -> None:
+        exchange, connection = self._exchange, self.connection
+        assert exchange is not None
+        self._exchange = self.connection = None
+        self.ended = now
+        self.failure = failure
+        if connection is None:
+            if self._dial is not None:
+                self._dial.cancel()
+                self._dial = None
+        elif failure is None and exchange.request_complete:
+            self._upstream.release(connection, now)
+        else:
+            connection.discard()
+        self.pool.end(
+            self.backend, self.started, failure, self.status, self.head_at, self.sent, self.received, now
+        )

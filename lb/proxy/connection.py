@@ -1,0 +1,233 @@
+"""A client's connection: bytes to exchanges, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+from lb.core.failure import REQUEST_TIMEOUT, Failure
+from lb.core.identity import client_address
+from lb.core.message import Request
+from lb.proxy.exchange import Exchange
+from lb.proxy.forward import constant_fields
+from lb.proxy.timeouts import NEVER, TICK
+from lb.wire.h1 import ServerCodec
+
+if TYPE_CHECKING:
+    from lb.proxy.listener import Listener
+    from lb.proxy.plane import Plane
+
+_LINGER = 2.0  # seconds that a client gets to read our last words while we throw away what it still sends
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class ClientConnection(asyncio.Protocol):
+    """One connection of one client. Requests are answered in order, the next one waits for its turn."""
+
+    __slots__ = (
+        "_exchange",
+        "_half_closed",
+        "_head_begun",
+        "_lingering",
+        "_listener",
+        "_transport",
+        "blocked",
+        "client",
+        "codec",
+        "constant_fields",
+        "deadline",
+        "listener_name",
+        "peer",
+        "plane",
+        "scheme",
+        "trusted",
+    )
+
+    def __init__(self, plane: Plane, listener: Listener) -> None:
+        self.plane = plane
+        self._listener = listener
+        self.listener_name = listener.name
+        self._exchange: Exchange | None = None
+        self._head_begun = False  # a part of the next head is here
+        self._half_closed = False  # the client sends no more, but may still read
+        self._lingering = False  # we send no more, and only wait for the client to close
+        self.blocked = False  # the client reads slower than we write
+        self.deadline = NEVER
+        self.scheme = b"http"
+
+    # --- from the event loop ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        plane = self.plane
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = self.client = peer[0] if peer else "unknown"
+        self.trusted = plane.identification.trusts(self.peer)
+        self.constant_fields = constant_fields(self.peer, "http")
+        self.codec = ServerCodec(
+            self._transport, self, self._listener.options.limits, plane.request_rules, self.trusted
+        )
+        self.deadline = monotonic() + self._listener.options.request_header
+        plane.connections.add(self)
+        plane.sweeper.watch(self)
+        self._listener.stats.connections += 1
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
+        codec = self.codec
+        if self._exchange is None:
+            codec.feed(data)
+            if self._exchange is None and codec.reading_head and not self._head_begun:
+                # the beginning of a head: from now on the client has so long for the rest of it
+                self._head_begun = True
+                self.deadline = monotonic() + self._listener.options.request_header
+        else:
+            codec.feed(data)
+            if codec.reading_body:
+                self.deadline = monotonic() + self._listener.options.request_body
+
+    def eof_received(self) -> bool:
+        self._half_closed = True
+        exchange = self._exchange
+        if exchange is None or self._lingering:
+            return False
+        if not exchange.request_complete:
+            exchange.on_client_gone()
+            return False
+        # It may have shut down only its sending side, and still want the response. Someone who is there
+        # takes a 100 (RFC 9110, section 15.2); for someone who is not the kernel answers with a reset.
+        self._probe(exchange)
+        return True
+
+    def _probe(self, exchange: Exchange) -> None:
+        if self._gone():
+            self.abort()
+            return
+        if exchange.takes_interim:
+            self._transport.write(_CONTINUE)
+        self.deadline = monotonic() + TICK
+
+    def _gone(self) -> bool:
+        """Whether the kernel has learnt that nobody is at the other end."""
+        sock: socket.socket | None = self._transport.get_extra_info("socket")
+        return sock is None or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.plane.connections.discard(self)
+        self.plane.sweeper.unwatch(self)
+        self._listener.stats.connections -= 1
+        self._lingering = True
+        self.codec.close()
+        if self._exchange is not None:
+            self._exchange.on_client_gone()
+        if self.plane.draining and not self.plane.connections:
+            self.plane.on_idle()
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+        if self._exchange is not None:
+            self.deadline = monotonic() + self._listener.options.write
+            self._exchange.on_client_blocked()
+
+    def resume_writing(self) -> None:
+        self.blocked = False
+        if self._exchange is not None:
+            self.deadline = monotonic() + TICK if self._half_closed else NEVER
+            self._exchange.on_client_writable()
+
+    def on_deadline(self, now: float) -> None:
+        exchange = self._exchange
+        if self._lingering or self.blocked:
+            self.abort()
+        elif exchange is None:
+            if self.codec.idle:
+                self._transport.close()
+            else:
+                self.codec.refuse(REQUEST_TIMEOUT, b"")
+        elif not exchange.request_complete:
+            exchange.on_error(REQUEST_TIMEOUT)
+        elif self._half_closed and self._gone():
+            self.abort()
+        elif self._half_closed:
+            self.deadline = now + TICK
+
+    # --- from the codec ---
+
+    def on_head(self, request: Request, data: bytes, end: bool) -> Exchange:
+        now = monotonic()
+        exchange = self._exchange = Exchange(self, now)
+        self.plane.exchanges += 1
+        if self.trusted and request.forwarded_for:
+            exchange.client = client_address(
+                self.peer, request.forwarded_for, self.plane.identification.trusted_proxies
+            )
+        self.deadline = NEVER if end else now + self._listener.options.request_body
+        exchange.begin(request, data, end)
+        return exchange
+
+    def on_malformed(self, failure: Failure, start: bytes) -> None:
+        """Something that is no request gets an answer all the same, and a line in the log."""
+        exchange = self._exchange = Exchange(self, monotonic())
+        self.plane.exchanges += 1
+        exchange.id = self.plane.new_id()
+        words = start[:4096].partition(b"\r\n")[0].split(b" ")
+        if len(words) == 3:
+            exchange.method, exchange.target = words[0][:32], words[1]
+        exchange.fail(failure)
+
+    # --- from the exchange ---
+
+    def exchange_ended(self, now: float) -> None:
+        """The last exchange has ended: on to the next, or to the end of the connection."""
+        exchange, self._exchange = self._exchange, None
+        plane = self.plane
+        plane.exchanges -= 1
+        codec = self.codec
+        if self._lingering or self._transport.is_closing():
+            pass
+        elif codec.keep_alive:
+            self._head_begun = False
+            self.deadline = now + self._listener.options.keepalive
+            codec.next()
+            if self._half_closed and self._exchange is None:
+                self._transport.close()
+        elif (exchange is not None and exchange.request_complete) or self._half_closed:
+            codec.close()
+            self._transport.close()
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Closes our side, and waits for the client's: a close now would reset the connection, and the
+        client might lose our answer over what it is still sending (RFC 9112, section 9.6)."""
+        self.codec.close()
+        self.codec.resume()
+        self._lingering = True
+        self.deadline = monotonic() + _LINGER
+        self._transport.write_eof()
+
+    def cut(self) -> None:
+        """Ends a response in its midst so that it cannot look complete: with a reset, not with a FIN.
+
+        What has been written goes out first where the client can tell by the framing.
+        """
+        if self.codec.ends_with_connection:
+            sock: socket.socket | None = self._transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    def drain(self) -> None:
+        """The balancer is going: an idle connection gets a second in which it may still bring a request."""
+        if self._exchange is None and not self._lingering:
+            self.deadline = min(self.deadline, monotonic() + 1.0)
+
+    def abort(self) -> None:
+        self._transport.abort()

@@ -1,0 +1,95 @@
+"""What all connections of the data plane share: routes, rules, observers, the sweeper."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from time import time
+from typing import TYPE_CHECKING
+
+from lb.core.backend import Backend
+from lb.core.identity import Network, request_ids
+from lb.core.pool import Pool
+from lb.core.record import Observer
+from lb.core.route import Routes
+from lb.proxy.timeouts import Sweeper
+from lb.proxy.upstream import Upstream, UpstreamOptions
+from lb.wire.fields import request_rules, response_rules
+
+if TYPE_CHECKING:
+    from lb.proxy.connection import ClientConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """How requests are named, and whom we believe when they say who they are.
+
+    `records` is whether anyone will ask why a backend was picked; what was seen is then kept.
+    """
+
+    header: str = "X-Request-ID"
+    expose_backend: bool = False
+    trusted_proxies: Sequence[Network] = ()
+    records: bool = True
+
+    def trusts(self, address: str) -> bool:
+        if not self.trusted_proxies:
+            return False
+        try:
+            peer = ip_address(address)
+        except ValueError:
+            return False
+        return any(peer in network for network in self.trusted_proxies)
+
+
+class Plane:
+    """The data plane's common ground. One per process."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        routes: Routes,
+        options: Mapping[str, UpstreamOptions],
+        identification: Identification,
+        observers: Sequence[Observer],
+    ) -> None:
+        self.loop = loop
+        self.routes = routes
+        self.options = options  # by pool
+        self.identification = identification
+        self.records = identification.records
+        self.expose_backend = identification.expose_backend
+        self.observers: tuple[Callable[..., None], ...] = tuple(each.on_exchange for each in observers)
+        self.sweeper = Sweeper(loop)
+        self.new_id = request_ids(time)
+        self.id_field = identification.header.encode() + b": "
+        self.request_rules = request_rules(identification.header)
+        ours = (
+            (identification.header, "X-Backend")
+            if identification.expose_backend
+            else (identification.header,)
+        )
+        self.response_rules = response_rules(*ours)
+        self.connections: set[ClientConnection] = set()
+        self.exchanges = 0  # in flight
+        self.draining = False
+        self.on_idle: Callable[[], object] = lambda: None  # the last connection has gone while draining
+
+    def link(self, pool: Pool, backend: Backend) -> Upstream:
+        """A backend's connections, made when it is first picked."""
+        backend.upstream = upstream = Upstream(self, backend, self.options[pool.name])
+        return upstream
+
+    def drain(self) -> None:
+        """From now on each connection closes with its present exchange, and idle ones soon."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()
+
+    def close(self) -> None:
+        """Cuts what is still there."""
+        self.sweeper.stop()
+        for connection in list(self.connections):
+            connection.abort()

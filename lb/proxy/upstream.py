@@ -1,0 +1,182 @@
+"""Connections to backends: dialled when needed, kept when they may serve again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+from lb.core.backend import Backend
+from lb.core.failure import CONNECT_FAILED, CONNECT_TIMEOUT, INTERNAL
+from lb.proxy.timeouts import NEVER
+from lb.wire.h1 import ClientCodec
+
+if TYPE_CHECKING:
+    from lb.proxy.attempt import Attempt
+    from lb.proxy.plane import Plane
+
+log = logging.getLogger("lb.proxy")
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamOptions:
+    """A pool's rules for its connections: seconds, seconds, seconds, seconds, a count (0: none is kept)."""
+
+    connect: float = 2.0
+    response_header: float = 30.0
+    idle: float = 60.0
+    keepalive: float = 55.0
+    keepalive_connections: int = 256
+
+
+class Upstream:
+    """All connections to one backend. The last one that became idle is the first to be used again."""
+
+    __slots__ = ("_plane", "backend", "closed", "connections", "idle", "options")
+
+    def __init__(self, plane: Plane, backend: Backend, options: UpstreamOptions) -> None:
+        self._plane = plane
+        self.backend = backend
+        self.options = options
+        self.idle: list[UpstreamConnection] = []
+        self.connections = 0
+        self.closed = False
+
+    def dial(self, attempt: Attempt) -> Dial:
+        return Dial(self._plane, self, attempt)
+
+    def release(self, connection: UpstreamConnection, now: float) -> None:
+        """An attempt is done with this connection, and left it clean."""
+        options = self.options
+        idle = self.idle
+        if self.closed or not connection.codec.reusable or len(idle) >= options.keepalive_connections:
+            connection.discard()
+            return
+        connection.attempt = None
+        connection.deadline = now + options.keepalive
+        if connection.paused:
+            connection.resume()
+        idle.append(connection)
+
+    def close(self) -> None:
+        """The backend has left its pool: idle connections go, the others with their attempts."""
+        self.closed = True
+        for connection in list(self.idle):
+            connection.discard()
+
+
+class Dial:
+    """A connection being made for an attempt. The only task on the way of a request."""
+
+    __slots__ = ("_attempt", "_late", "_plane", "_started", "_task", "_upstream", "deadline")
+
+    def __init__(self, plane: Plane, upstream: Upstream, attempt: Attempt) -> None:
+        self._plane = plane
+        self._upstream = upstream
+        self._attempt = attempt
+        self._late = False
+        self._started = monotonic()
+        self.deadline = self._started + upstream.options.connect
+        plane.sweeper.watch(self)
+        self._task = plane.loop.create_task(self._run())
+
+    def cancel(self) -> None:
+        self._task.cancel()
+
+    def on_deadline(self, now: float) -> None:
+        self._late = True
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        spec = self._upstream.backend.spec
+        attempt = self._attempt
+        try:
+            _, connection = await self._plane.loop.create_connection(
+                lambda: UpstreamConnection(self._plane, self._upstream), spec.host, spec.port
+            )
+            attempt.on_connected(connection, monotonic())
+        except OSError as error:
+            log.debug("backend %s: connection failed: %s", self._upstream.backend.id, error)
+            attempt.on_error(CONNECT_FAILED)
+        except asyncio.CancelledError:
+            if self._late:
+                attempt.on_error(CONNECT_TIMEOUT)
+        except Exception:
+            log.exception("an attempt could not begin")
+            attempt.on_error(INTERNAL)
+        finally:
+            self._plane.sweeper.unwatch(self)
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to a backend. Serves one attempt at a time, or is idle."""
+
+    __slots__ = ("_plane", "_transport", "_upstream", "attempt", "codec", "deadline", "paused")
+
+    def __init__(self, plane: Plane, upstream: Upstream) -> None:
+        self._plane = plane
+        self._upstream = upstream
+        self.paused = False
+        self.attempt: Attempt | None = None
+        self.deadline = NEVER
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self.codec = ClientCodec(self._transport, self._plane.response_rules)
+        self._upstream.connections += 1
+        self._plane.sweeper.watch(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.attempt is None:  # a response that nobody asked for
+            self.discard()
+        else:
+            self.codec.feed(data)
+
+    def eof_received(self) -> bool:
+        self.codec.eof(clean=True)
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._plane.sweeper.unwatch(self)
+        self._upstream.connections -= 1
+        self._leave_idle()
+        self.codec.eof(clean=error is None)
+
+    def pause_writing(self) -> None:
+        if self.attempt is not None:
+            self.attempt.on_blocked()
+
+    def resume_writing(self) -> None:
+        if self.attempt is not None:
+            self.attempt.on_writable()
+
+    def on_deadline(self, now: float) -> None:
+        if self.attempt is not None:
+            self.attempt.on_timeout()
+        else:
+            self.discard()
+
+    def pause(self) -> None:
+        """Reads nothing more: the client is slower than the backend."""
+        if not self.paused:
+            self.paused = True
+            self.deadline = NEVER
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self.paused:
+            self.paused = False
+            self._transport.resume_reading()
+
+    def discard(self) -> None:
+        """Closes it at once, whatever is under way on it: the backend sees that nobody waits any more."""
+        self.attempt = None
+        self._leave_idle()
+        self.codec.detach()
+        self._transport.abort()
+
+    def _leave_idle(self) -> None:
+        if self in self._upstream.idle:
+            self._upstream.idle.remove(self)

@@ -1,0 +1,162 @@
+"""The law of header fields: what passes, what ends at this hop, and what is judged.
+
+Fields stay the bytes they came as. Each name is looked up once; only the few that matter here are looked at,
+the rest passes untouched. Framing is judged on bytes: `int()`, `isdigit()`, `strip()` and `lower()` on text
+take signs, underscores, superscripts, no-break spaces and the Kelvin sign for what they are not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from ipaddress import AddressValueError, IPv6Address
+
+PASS, DROP, HOST, LENGTH, CODING, CONNECTION, EXPECT, ID = range(8)
+FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED, VIA = range(8, 13)
+
+OWS = b" \t"
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+
+# Fields of one connection (RFC 9110, section 7.6.1), whether or not Connection names them. HTTP2-Settings:
+# an upgrade to h2c is not offered. Proxy: it would become HTTP_PROXY in a CGI (CVE-2016-5385).
+_HOP_BY_HOP = (b"keep-alive", b"proxy-connection", b"te", b"upgrade", b"http2-settings")
+
+_REQUEST_LAW: Mapping[bytes, int] = {
+    **dict.fromkeys(_HOP_BY_HOP, DROP),
+    b"proxy": DROP,
+    b"host": HOST,
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"connection": CONNECTION,
+    b"expect": EXPECT,
+    b"x-forwarded-for": FORWARDED_FOR,
+    b"x-forwarded-proto": FORWARDED_PROTO,
+    b"x-forwarded-host": FORWARDED_HOST,
+    b"forwarded": FORWARDED,
+    b"via": VIA,
+}
+_RESPONSE_LAW: Mapping[bytes, int] = {
+    **dict.fromkeys(_HOP_BY_HOP, DROP),
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"connection": CONNECTION,
+}
+
+# What a trailer section may not bring (RFC 9110, section 6.5.1): framing, routing, authentication, request
+# modifiers, and whatever speaks of the content as a whole.
+_NOT_IN_TRAILERS = frozenset(_REQUEST_LAW) | frozenset(
+    b"""
+    accept accept-charset accept-encoding accept-language age authorization cache-control content-encoding
+    content-range content-type cookie date expires if-match if-modified-since if-none-match if-range
+    if-unmodified-since location max-forwards pragma proxy-authenticate proxy-authorization range retry-after
+    set-cookie trailer vary warning www-authenticate x-real-ip
+    """.split()
+)
+
+
+class Rules(dict[bytes, int]):
+    """What to do with a field, by its name as it was spelt. Spellings are judged once and then remembered.
+
+    A name that becomes one of the judged ones when `_` is read as `-`, as CGI and WSGI backends do, could
+    forge it there, and is dropped.
+    """
+
+    REMEMBERED = 4096  # spellings; more than that is an attack, and each is judged anew
+
+    def __init__(self, law: Mapping[bytes, int]) -> None:
+        super().__init__()
+        self._law = law
+
+    def __missing__(self, name: bytes) -> int:
+        lower = name.lower()
+        rule = self._law.get(lower, PASS)
+        if rule == PASS and b"_" in lower and lower.replace(b"_", b"-") in self._law:
+            rule = DROP
+        if len(self) < self.REMEMBERED:
+            self[name] = rule
+        return rule
+
+
+def request_rules(id_header: str = "X-Request-ID") -> Rules:
+    """The law for requests; the field of the request ID has the name that the configuration gives it."""
+    return Rules({**_REQUEST_LAW, id_header.lower().encode(): ID})
+
+
+def response_rules(*ours: str) -> Rules:
+    """The law for responses; `ours` are the fields that we set ourselves and a backend may not."""
+    return Rules({**_RESPONSE_LAW, **{name.lower().encode(): DROP for name in ours}})
+
+
+def members(value: bytes) -> list[bytes]:
+    """The members of a comma-separated list, in lower case, empty ones left out (RFC 9110, section 5.6.1)."""
+    return [member for item in value.split(b",") if (member := item.strip(OWS).lower())]
+
+
+_known_options: dict[bytes, tuple[bool | None, tuple[bytes, ...]]] = {}
+
+
+def connection_options(value: bytes) -> tuple[bool | None, tuple[bytes, ...]]:
+    """What a Connection field says: is the connection kept (None: it says nothing), and fields it names."""
+    known = _known_options.get(value)
+    if known is None:
+        options = members(value)
+        keep = False if b"close" in options else (True if b"keep-alive" in options else None)
+        known = keep, tuple(option for option in options if option not in (b"close", b"keep-alive"))
+        if len(_known_options) < 256:
+            _known_options[value] = known
+    return known
+
+
+_KEPT_THOUGH_NAMED = frozenset((b"host", b"content-length", b"transfer-encoding"))
+
+
+def without(lines: list[bytes], names: Iterable[bytes]) -> list[bytes]:
+    """Field lines less those of the names (lower-case) that a Connection field listed.
+
+    Naming a field in Connection must not strip the framing or the Host (a known way to smuggle).
+    """
+    gone = frozenset(names) - _KEPT_THOUGH_NAMED
+    return [line for line in lines if line.partition(b":")[0].lower() not in gone]
+
+
+content_length = re.compile(rb"[0-9]{1,18}").fullmatch
+"""Digits and nothing else, few enough for 60 bits."""
+
+_reg_name = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+(?::[0-9]{0,5})?").fullmatch
+_literal = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]{0,5})?").fullmatch
+_known_hosts: dict[bytes, bool] = {}
+
+
+def valid_host(value: bytes) -> bool:
+    """Whether this is `uri-host [ ":" port ]` of RFC 3986, section 3.2.2, with a host that isn't empty."""
+    known = _known_hosts.get(value)
+    if known is None:
+        known = _judge_host(value)
+        if len(_known_hosts) < Rules.REMEMBERED:
+            _known_hosts[value] = known
+    return known
+
+
+def _judge_host(value: bytes) -> bool:
+    if literal := _literal(value):
+        try:
+            IPv6Address(literal[1].decode())
+        except (AddressValueError, ValueError):
+            return False
+    elif len(value) > 260 or not _reg_name(value):
+        return False
+    port = value.rpartition(b":")[2] if value[-1:].isdigit() and b":" in value else b""
+    return b"]" in port or not port or int(port) <= 65535
+
+
+_trailer = re.compile(rb"(" + TOKEN + rb"):[^\x00-\x08\x0a-\x1f\x7f]*").fullmatch
+
+
+def valid_trailer(line: bytes) -> bool:
+    """Whether this is a field line: a token, a colon, and no control character but the tab."""
+    return _trailer(line) is not None
+
+
+def trailer_passes(line: bytes) -> bool:
+    """Whether a (valid) trailer field may be passed on, under no spelling of a forbidden name."""
+    return line.partition(b":")[0].lower().replace(b"_", b"-") not in _NOT_IN_TRAILERS

@@ -1,0 +1,542 @@
+"""HTTP/1.1 (RFC 9112): `ServerCodec` towards clients, `ClientCodec` towards backends.
+
+The law of this file: a head is judged whole before anything of it is used (`heads.py`), and the lengths of
+bodies are counted here, to the byte, so that nothing that lies beyond a message is ever taken for a part of
+it. What is refused ends the connection.
+
+    ServerCodec:  HEAD -> (LENGTH | CHUNKED) -> WAIT (for the response) -> HEAD ... or CLOSED
+    ClientCodec:  IDLE -> HEAD -> (LENGTH | CHUNKED | REST) -> IDLE ... or CLOSED
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import httptools
+
+from lb.core.failure import (
+    BAD_FRAMING,
+    BAD_RESPONSE,
+    BODY_TOO_LARGE,
+    HEAD_TOO_LARGE,
+    RESET,
+    RESPONSE_CUT,
+    URI_TOO_LONG,
+    Failure,
+)
+from lb.core.message import CHUNKED, UNTIL_CLOSE, Limits, Request, Response
+from lb.wire.chunked import LAST, ChunkedError, ChunkedReader, chunk, last_chunk
+from lb.wire.fields import Rules
+from lb.wire.heads import (
+    CODING_CHUNKED,
+    NO_CALLBACKS,
+    Refused,
+    judged,
+    parse_request,
+    parse_response,
+)
+from lb.wire.stream import RequestHandler, RequestSink, ResponseSink, Transport
+
+READ_HEAD, READ_LENGTH, READ_CHUNKED, READ_REST, WAIT, IDLE, CLOSED = range(7)
+
+_MAX_RESPONSE_HEAD = 131072  # bytes; more is no head but an attack or an accident
+_MAX_INTERIM = 64  # 1xx responses before the real one
+_NO_BODY = (204, 304)
+
+
+class ServerCodec:
+    """Reads requests and writes responses, one exchange at a time, in order.
+
+    What a client sends beyond the present request (pipelining) waits, with reading paused, until `next()`.
+    """
+
+    __slots__ = (
+        "_body",
+        "_chunked",
+        "_chunking",
+        "_feeding",
+        "_handler",
+        "_left",
+        "_limits",
+        "_parser",
+        "_paused",
+        "_pending",
+        "_request",
+        "_rules",
+        "_scanned",
+        "_state",
+        "_transport",
+        "_trusted",
+        "ends_with_connection",
+        "keep_alive",
+        "received",
+    )
+
+    def __init__(
+        self, transport: Transport, handler: RequestHandler, limits: Limits, rules: Rules, trusted: bool
+    ) -> None:
+        self._transport = transport
+        self._handler = handler
+        self._limits = limits
+        self._rules = rules
+        self._trusted = trusted  # whether X-Forwarded-* and the request ID of this client are believed
+        self._state = READ_HEAD
+        self._pending = b""  # bytes that could not be used yet
+        self._scanned = 0  # of them, how many hold no end of a head
+        self._parser: httptools.HttpRequestParser | None = None  # of a head that came in pieces
+        self._request: Request | None = None
+        self._body: RequestSink | None = None
+        self._left = 0  # bytes of the body to come
+        self._chunked: ChunkedReader | None = None
+        self._chunking = False  # whether the response is being sent chunked
+        self._feeding = False
+        self._paused = False
+        self.keep_alive = True
+        self.ends_with_connection = False  # whether the response's end is told by that of the connection
+        self.received = 0  # bytes of the present request's body
+
+    # --- from the client ---
+
+    @property
+    def idle(self) -> bool:
+        """Between requests, with nothing of the next one here yet."""
+        return self._state == READ_HEAD and not self._pending
+
+    @property
+    def reading_head(self) -> bool:
+        """Whether a part of a head is here, and the rest is awaited."""
+        return self._state == READ_HEAD and bool(self._pending)
+
+    @property
+    def reading_body(self) -> bool:
+        return self._state in (READ_LENGTH, READ_CHUNKED)
+
+    def feed(self, data: bytes) -> None:
+        """Takes bytes from the client and tells of what they hold."""
+        if self._pending:
+            data, self._pending = self._pending + data, b""
+        self._feeding = True
+        while data:
+            state = self._state
+            if state == READ_HEAD:
+                data = self._feed_head(data)
+            elif state == READ_LENGTH:
+                data = self._feed_length(data)
+            elif state == READ_CHUNKED:
+                data = self._feed_chunked(data)
+            else:
+                if state == WAIT and self.keep_alive:  # the next request waits for its turn
+                    self._pending = data
+                    self._transport.pause_reading()
+                break
+        self._feeding = False
+
+    def _feed_head(self, data: bytes) -> bytes:
+        if data.startswith(b"\r\n") and not self._scanned:  # RFC 9112, section 2.2: one empty line is ignored
+            data = data[2:]
+        stop = data.find(b"\r\n\r\n", max(self._scanned - 3, 0)) + 4
+        try:
+            if stop < 4:
+                self._partial_head(data)
+                return b""
+            rest = data[stop:]
+            head = data[:stop] if rest else data
+            if len(head) > self._limits.request_line and head.find(b"\r\n") > self._limits.request_line:
+                raise Refused(URI_TOO_LONG)
+            judged(self._parser, head[self._scanned :] if self._scanned else head, head)
+            lines = head[:-4].split(b"\r\n")
+            if len(lines) > self._limits.header_count or len(head) > self._limits.header_bytes:
+                self._judge_size(lines)
+            request = parse_request(lines, self._rules, self._trusted, self._limits.body)
+        except Refused as refused:
+            self.refuse(refused.failure, data)
+            return b""
+        self._parser, self._scanned = None, 0
+        self._request = request
+        self.keep_alive = request.keep_alive
+        length = request.length
+        if not length:
+            self.received = 0
+            self._state = WAIT
+            self._handler.on_head(request, b"", True)
+        elif length == CHUNKED:
+            self.received = 0
+            self._state = READ_CHUNKED
+            self._chunked = ChunkedReader()
+            self._body = self._handler.on_head(request, b"", False)
+        elif len(rest) >= length:
+            self.received = length
+            self._state = WAIT
+            body, rest = rest[:length], rest[length:]
+            self._handler.on_head(request, body, True)
+        else:
+            self.received = len(rest)
+            self._left = length - len(rest)
+            self._state = READ_LENGTH
+            body, rest = rest, b""
+            self._body = self._handler.on_head(request, body, False)
+        return rest
+
+    def _partial_head(self, data: bytes) -> None:
+        """Keeps the beginning of a head, if it may still become a good one."""
+        if len(data) > self._limits.request_line and data.find(b"\r\n", 0, self._limits.request_line + 2) < 0:
+            raise Refused(URI_TOO_LONG)
+        if len(data) > self._limits.header_bytes + self._limits.request_line:
+            raise Refused(HEAD_TOO_LARGE)
+        if self._parser is None:
+            self._parser, self._scanned = httptools.HttpRequestParser(NO_CALLBACKS), 0
+        fresh, self._scanned, self._pending = data[self._scanned :], len(data), data
+        if fresh and data != b"\r":
+            judged(self._parser, fresh, data)
+        elif fresh:
+            self._scanned = 0
+
+    def _judge_size(self, lines: list[bytes]) -> None:
+        size = sum(map(len, lines)) + 2 * len(lines) - len(lines[0])
+        if len(lines) - 1 > self._limits.header_count or size > self._limits.header_bytes:
+            raise Refused(HEAD_TOO_LARGE)
+
+    def _feed_length(self, data: bytes) -> bytes:
+        body, rest = data, b""
+        if len(data) > self._left:
+            body, rest = data[: self._left], data[self._left :]
+        self._left -= len(body)
+        self.received += len(body)
+        sink = self._body
+        assert sink is not None
+        if self._left:
+            sink.on_data(body)
+        else:
+            self._state = WAIT
+            self._body = None
+            sink.on_data(body)
+            sink.on_end(())
+        return rest
+
+    def _feed_chunked(self, data: bytes) -> bytes:
+        reader, sink = self._chunked, self._body
+        assert reader is not None
+        assert sink is not None
+        try:
+            content, rest = reader.feed(data)
+        except ChunkedError:
+            self.close()
+            sink.on_error(BAD_FRAMING)
+            return b""
+        self.received += len(content)
+        if self._limits.body is not None and self.received > self._limits.body:
+            self.close()
+            sink.on_error(BODY_TOO_LARGE)
+            return b""
+        if reader.done:
+            self._state = WAIT
+            self._body = self._chunked = None
+        if content:
+            sink.on_data(content)
+        if reader.done:
+            sink.on_end(reader.trailers)
+        return rest
+
+    def refuse(self, failure: Failure, start: bytes) -> None:
+        """Gives up on what the client sends; the handler answers, and nothing is read after it."""
+        self.close()
+        self._request = None
+        self._handler.on_malformed(failure, start)
+
+    def close(self) -> None:
+        """Takes nothing from the client any more."""
+        self._state = CLOSED
+        self._pending = b""
+        self.keep_alive = False
+
+    def next(self) -> None:
+        """The exchange has ended: on to the next request."""
+        self._state = READ_HEAD
+        self._request = self._body = None
+        if self._pending:
+            if not self._paused:
+                self._transport.resume_reading()
+            if not self._feeding:
+                pending, self._pending = self._pending, b""
+                self.feed(pending)
+
+    # --- to the client ---
+
+    def send_interim(self, response: Response) -> None:
+        """A 1xx response. HTTP/1.0 knows none (RFC 9110, section 15.2)."""
+        if self._request is not None and not self._request.http10:
+            self._transport.write(b"\r\n".join([*response.lines, b"", b""]))
+
+    def send_head(self, response: Response, extra: bytes, data: bytes, end: bool) -> int:
+        """The head, with the first data or all of it, in one write; how many bytes the head has.
+
+        `extra` are further field lines of ours. What says how long the body is, and whether the
+        connection stays, is decided here.
+        """
+        request = self._request
+        lines = response.lines
+        if response.status in _NO_BODY or (request is not None and request.method == b"HEAD"):
+            data = b""
+        elif response.length < 0:
+            if request is not None and request.http10:
+                self.keep_alive = False  # only the end of the connection can tell the end of the body
+                self.ends_with_connection = True
+            else:
+                self._chunking = True
+                lines.append(CODING_CHUNKED)
+                if data:
+                    data = chunk(data)
+                if end:
+                    data += LAST
+                    self._chunking = False
+        if not self.keep_alive:
+            lines.append(b"Connection: close")
+        elif request is not None and request.http10:
+            lines.append(b"Connection: keep-alive")
+        lines.append(extra)
+        lines.append(b"")
+        lines.append(data)
+        message = b"\r\n".join(lines)
+        self._transport.write(message)
+        return len(message) - len(data)
+
+    def send_data(self, data: bytes) -> None:
+        self._transport.write(chunk(data) if self._chunking else data)
+
+    def send_end(self, trailers: Sequence[bytes]) -> None:
+        if self._chunking:
+            self._chunking = False
+            self._transport.write(last_chunk(list(trailers)))
+
+    def pause(self) -> None:
+        """Reads no more from the client until `resume()`: the backend takes no more."""
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            if not self._pending:
+                self._transport.resume_reading()
+
+
+class ClientCodec:
+    """Writes requests and reads responses, one attempt at a time."""
+
+    __slots__ = (
+        "_chunked",
+        "_chunking",
+        "_head_request",
+        "_interim",
+        "_left",
+        "_parser",
+        "_pending",
+        "_rules",
+        "_sink",
+        "_state",
+        "_transport",
+        "reusable",
+    )
+
+    def __init__(self, transport: Transport, rules: Rules) -> None:
+        self._transport = transport
+        self._rules = rules
+        self._state = IDLE
+        self._sink: ResponseSink | None = None
+        self._pending = b""
+        self._parser: httptools.HttpResponseParser | None = None
+        self._left = 0
+        self._interim = 0
+        self._chunked: ChunkedReader | None = None
+        self._chunking = False
+        self._head_request = False
+        self.reusable = True  # whether another request may go this way after the present one
+
+    # --- to the backend ---
+
+    def start(self, sink: ResponseSink) -> None:
+        """An attempt begins; `sink` is told of its response."""
+        self._sink = sink
+        self._state = READ_HEAD
+        self._interim = 0
+
+    def send_head(self, request: Request, extra: bytes, data: bytes, end: bool) -> None:
+        """The head, with the first data or all of it, in one write. `extra` are field lines of ours."""
+        self._head_request = request.method == b"HEAD"
+        if request.length == CHUNKED:
+            self._chunking = True
+            if data:
+                data = chunk(data)
+            if end:
+                data += LAST
+                self._chunking = False
+        self._transport.write(b"\r\n".join([*request.lines, extra, b"", data]))
+
+    def send_data(self, data: bytes) -> None:
+        self._transport.write(chunk(data) if self._chunking else data)
+
+    def send_end(self, trailers: Sequence[bytes]) -> None:
+        if self._chunking:
+            self._chunking = False
+            self._transport.write(last_chunk(list(trailers)))
+
+    # --- from the backend ---
+
+    @property
+    def idle(self) -> bool:
+        return self._state == IDLE
+
+    def feed(self, data: bytes) -> None:
+        """Takes bytes from the backend and tells of what they hold."""
+        state = self._state
+        sink = self._sink
+        if state == READ_HEAD:
+            self._feed_head(data)
+        elif sink is None:
+            self.reusable = False  # bytes that belong to no response: nobody gets them
+        elif state == READ_LENGTH:
+            left = self._left - len(data)
+            if left > 0:
+                self._left = left
+                sink.on_data(data)
+            else:
+                if left < 0:
+                    self.reusable = False
+                    data = data[:left]
+                self._finish()
+                sink.on_data(data)
+                sink.on_end(())
+        elif state == READ_CHUNKED:
+            self._feed_chunked(data, sink)
+        else:
+            sink.on_data(data)
+
+    def _feed_chunked(self, data: bytes, sink: ResponseSink) -> None:
+        reader = self._chunked
+        assert reader is not None
+        try:
+            content, rest = reader.feed(data)
+        except ChunkedError:
+            self._fail(BAD_RESPONSE)
+            return
+        if rest:
+            self.reusable = False
+        done = reader.done
+        if done:
+            self._finish()
+        if content:
+            sink.on_data(content)
+        if done:
+            sink.on_end(reader.trailers)
+
+    def _feed_head(self, data: bytes) -> None:
+        scanned = len(self._pending)
+        if scanned:
+            data, self._pending = self._pending + data, b""
+        while True:
+            parser = self._parser or httptools.HttpResponseParser(NO_CALLBACKS)
+            stop = data.find(b"\r\n\r\n", max(scanned - 3, 0)) + 4
+            try:
+                parser.feed_data(data[scanned:stop] if stop >= 4 else data[scanned:])
+            except httptools.HttpParserUpgrade:
+                pass  # judged by its status below
+            except httptools.HttpParserError:
+                self._fail(BAD_RESPONSE)
+                return
+            if stop < 4:
+                self._pending, self._parser = data, parser
+                if len(data) > _MAX_RESPONSE_HEAD:
+                    self._fail(BAD_RESPONSE)
+                return
+            self._parser, scanned = None, 0
+            response = parse_response(data[: stop - 4].split(b"\r\n"), self._rules)
+            if response is None or response.status == 101:
+                self._fail(BAD_RESPONSE)
+                return
+            data = data[stop:]
+            if response.status >= 200:
+                self._begin(response, data)
+                return
+            self._interim += 1
+            if self._interim > _MAX_INTERIM:
+                self._fail(BAD_RESPONSE)
+                return
+            assert self._sink is not None
+            self._sink.on_interim(response)
+            if not data or self._sink is None:
+                return
+
+    def _begin(self, response: Response, rest: bytes) -> None:
+        """A final response's head is here, with what came behind it."""
+        sink = self._sink
+        assert sink is not None
+        self.reusable = response.keep_alive
+        length = response.length
+        if self._head_request or response.status in _NO_BODY:
+            length = 0
+        if length == 0 or 0 < length <= len(rest):
+            if len(rest) > length:
+                self.reusable = False
+                rest = rest[:length]
+            self._finish()
+            sink.on_head(response, rest, True)
+        elif length > 0:
+            self._state = READ_LENGTH
+            self._left = length - len(rest)
+            sink.on_head(response, rest, False)
+        elif length == UNTIL_CLOSE:
+            self.reusable = False
+            self._state = READ_REST
+            sink.on_head(response, rest, False)
+        else:
+            self._begin_chunked(response, rest, sink)
+
+    def _begin_chunked(self, response: Response, rest: bytes, sink: ResponseSink) -> None:
+        self._state = READ_CHUNKED
+        self._chunked = reader = ChunkedReader()
+        try:
+            content, beyond = reader.feed(rest)
+        except ChunkedError:
+            self._fail(BAD_RESPONSE)
+            return
+        if beyond:
+            self.reusable = False
+        done = reader.done
+        if done:
+            self._finish()
+        at_once = done and not reader.trailers
+        sink.on_head(response, content, at_once)
+        if done and not at_once:
+            sink.on_end(reader.trailers)
+
+    def _finish(self) -> None:
+        self._state = IDLE
+        self._sink = self._chunked = None
+
+    def _fail(self, failure: Failure) -> None:
+        sink, self._sink = self._sink, None
+        self._state = CLOSED
+        self.reusable = False
+        if sink is not None:
+            sink.on_error(failure)
+
+    def eof(self, clean: bool) -> None:
+        """The backend has closed the connection: `clean` with a FIN, or else by a reset."""
+        self.reusable = False
+        state, sink = self._state, self._sink
+        self._state = CLOSED
+        self._sink = None
+        if sink is None:
+            return
+        if state == READ_REST and clean:
+            sink.on_end(())
+        elif state == READ_HEAD:
+            sink.on_error(BAD_RESPONSE if self._pending else RESET)
+        else:
+            sink.on_error(RESPONSE_CUT)
+
+    def detach(self) -> None:
+        """The attempt has no more interest: nobody is told of what still comes."""
+        self._sink = None
+        self._state = CLOSED
+        self.reusable = False

@@ -1,0 +1,253 @@
+"""Heads of HTTP/1.1 messages, judged (RFC 9112).
+
+llhttp judges every head whole, with no lenient flag, before anything of it is used. Then it is cut into
+lines, which are passed on as the bytes they came as. Where llhttp repairs (two spaces in a request line, a
+version of 1.7) we refuse, and what it does not look into (Host, the form of the target, the transfer coding)
+is judged here.
+"""
+
+from __future__ import annotations
+
+import re
+
+import httptools
+
+from lb.core.failure import (
+    BAD_FRAMING,
+    BAD_HOST,
+    BAD_REQUEST,
+    BAD_VERSION,
+    BODY_TOO_LARGE,
+    EXPECTATION_FAILED,
+    METHOD_NOT_ALLOWED,
+    UNKNOWN_CODING,
+    UNKNOWN_METHOD,
+    Failure,
+)
+from lb.core.message import CHUNKED, UNTIL_CLOSE, Request, Response
+from lb.wire import fields
+from lb.wire.fields import OWS, Rules, connection_options, content_length, valid_host, without
+
+CODING_CHUNKED = b"Transfer-Encoding: chunked"
+
+_version = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
+_token = re.compile(fields.TOKEN).fullmatch
+_absolute = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?#]*)([^#]*)").fullmatch
+_spaced_chunked = re.compile(rb"\r\n(transfer-encoding):[ \t]*chunked[ \t]+\r\n", re.I)
+NO_CALLBACKS = object()  # the parser only judges: the lines are cut here
+
+
+class Refused(Exception):
+    """A head that is not taken, and why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.name)
+        self.failure = failure
+
+
+def judged(parser: httptools.HttpRequestParser | None, fresh: bytes, head: bytes) -> None:
+    """Lets llhttp judge a request's head, or the fresh bytes of one that came in pieces. Raises Refused."""
+    try:
+        (parser or httptools.HttpRequestParser(NO_CALLBACKS)).feed_data(fresh)
+    except httptools.HttpParserUpgrade:
+        pass  # an offer that we don't take up; the head itself is good
+    except httptools.HttpParserInvalidMethodError:
+        method = head.partition(b" ")[0]
+        known = _token(method) and not head.startswith(b"PRI * HTTP/2")
+        raise Refused(UNKNOWN_METHOD if known else BAD_REQUEST) from None
+    except httptools.HttpParserError as error:
+        if _only_space_after_chunked(error, head):
+            return
+        version = head.partition(b"\r\n")[0].rpartition(b" ")[2]
+        wrong_version = _version(version) and version not in (b"HTTP/1.1", b"HTTP/1.0")
+        raise Refused(BAD_VERSION if wrong_version else BAD_REQUEST) from None
+
+
+def _only_space_after_chunked(error: Exception, head: bytes) -> bool:
+    """llhttp refuses white space behind `chunked`, which RFC 9112, section 5 allows around any value.
+
+    Only then the head is judged once more without it, and everything else in it has to stand.
+    """
+    if "Transfer-Encoding" not in str(error) or not _spaced_chunked.search(head):
+        return False
+    plain = _spaced_chunked.sub(rb"\r\n\1: chunked\r\n", head)
+    judged(None, plain, plain)
+    return True
+
+
+def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int | None) -> Request:
+    """A request from the lines of a head that llhttp has found well-formed. Raises Refused.
+
+    The request gets the lines that are passed on, the request line first.
+    """
+    start = lines[0].split(b" ")
+    if len(start) != 3:
+        raise Refused(BAD_REQUEST)
+    method, target, version = start
+    request = Request(method, target, b"", lines)
+    if version != b"HTTP/1.1":
+        if version != b"HTTP/1.0":
+            raise Refused(BAD_VERSION if _version(version) else BAD_REQUEST)
+        request.http10 = True
+        request.keep_alive = False
+        lines[0] = b"%b %b HTTP/1.1" % (method, target)  # RFC 9110, section 2.5: our own version goes on
+    connection = coding = length = None
+    hosts = 0
+    for line in [line for line in lines[1:] if rules[line.partition(b":")[0]]]:
+        name, _, value = line.partition(b":")
+        value = value.strip(OWS)
+        rule = rules[name]
+        if rule == fields.HOST:
+            hosts += 1
+            request.host = value
+            continue
+        lines.remove(line)
+        if rule == fields.CONNECTION:
+            connection = value if connection is None else connection + b"," + value
+        elif rule == fields.LENGTH:
+            if length is not None:
+                raise Refused(BAD_FRAMING)
+            length = value
+        elif rule == fields.CODING:
+            if coding is not None:
+                raise Refused(BAD_FRAMING)
+            coding = value
+        elif rule != fields.DROP:
+            _take(request, rule, value, trusted, line)
+    if method == b"CONNECT" or method == b"TRACE":
+        raise Refused(METHOD_NOT_ALLOWED)
+    if hosts != 1 and (hosts or not request.http10):
+        raise Refused(BAD_HOST)
+    if target[:1] != b"/" or b"#" in target or not target.isascii():
+        _judge_target(request)
+    if hosts and not valid_host(request.host):
+        raise Refused(BAD_HOST)
+    if coding is not None or length is not None:
+        _judge_framing(request, coding, length, max_body)
+    if connection is not None:
+        keep, named = connection_options(connection)
+        if keep is not None:
+            request.keep_alive = keep
+        if named:
+            request.lines[1:] = without(request.lines[1:], named)
+    return request
+
+
+def _take(request: Request, rule: int, value: bytes, trusted: bool, line: bytes) -> None:
+    """The fields that we write ourselves, and read from those whom we trust."""
+    if rule == fields.VIA:
+        request.via = request.via + b", " + value if request.via else value
+    elif rule == fields.EXPECT:
+        if not request.http10:  # RFC 9110, section 10.1.1: ignored in HTTP/1.0
+            if value.lower() != b"100-continue" or request.expect_continue:
+                raise Refused(EXPECTATION_FAILED)
+            request.expect_continue = True
+            request.lines.append(line)
+    elif not trusted:
+        return
+    elif rule == fields.ID:
+        request.given_id = value
+    elif rule == fields.FORWARDED_FOR:
+        request.forwarded_for = request.forwarded_for + b", " + value if request.forwarded_for else value
+    elif rule == fields.FORWARDED_PROTO:
+        request.forwarded_proto = value
+    elif rule == fields.FORWARDED_HOST:
+        request.forwarded_host = value
+    elif rule == fields.FORWARDED:
+        request.lines.append(line)
+
+
+def _judge_target(request: Request) -> None:
+    """Targets that are not a plain path: `*` for OPTIONS, and the absolute form, whose Host counts."""
+    if request.target == b"*" and request.method == b"OPTIONS":
+        return
+    absolute = _absolute(request.target)
+    if absolute is None or not request.target.isascii():
+        raise Refused(BAD_REQUEST)
+    authority, rest = absolute.groups()
+    if not valid_host(authority):  # empty, or with userinfo, too
+        raise Refused(BAD_REQUEST)
+    # RFC 9112, section 3.2.2: the Host field is ignored, and made anew from the target.
+    request.host = authority
+    request.target = rest if rest.startswith(b"/") else b"/" + rest
+    lines = [line for line in request.lines[1:] if line.partition(b":")[0].lower() != b"host"]
+    start = b"%b %b HTTP/1.1" % (request.method, request.target)
+    request.lines = [start, b"Host: " + authority, *lines]
+
+
+def _judge_framing(
+    request: Request, coding: bytes | None, length: bytes | None, max_body: int | None
+) -> None:
+    """One Content-Length of digits, or one Transfer-Encoding that is `chunked`: RFC 9112, section 6."""
+    if coding is not None:
+        if length is not None or request.http10:
+            raise Refused(BAD_FRAMING)
+        if coding.lower() != b"chunked":
+            raise Refused(UNKNOWN_CODING)
+        request.length = CHUNKED
+        request.lines.append(CODING_CHUNKED)
+        return
+    assert length is not None
+    if not content_length(length):
+        raise Refused(BODY_TOO_LARGE if length.isdigit() else BAD_FRAMING)
+    request.length = int(length)
+    if max_body is not None and request.length > max_body:
+        raise Refused(BODY_TOO_LARGE)
+    request.lines.append(b"Content-Length: %d" % request.length)
+
+
+_known_starts: dict[bytes, tuple[int, bytes, bool]] = {}
+
+
+def _judge_start(start: bytes) -> tuple[int, bytes, bool] | None:
+    """Status, the status line as it goes on, and whether it was HTTP/1.0; None where it is no good one."""
+    if start[:9] not in (b"HTTP/1.1 ", b"HTTP/1.0 ") or not start[9:12].isdigit():
+        return None
+    status = int(start[9:12])
+    if status < 100 or start[12:13] not in (b" ", b""):
+        return None
+    http10 = start[7:8] == b"0"
+    if http10 or len(start) == 12:
+        known = (status, b"HTTP/1.1 %d %b" % (status, start[13:]), http10)
+    else:
+        known = (status, start, False)
+    if len(_known_starts) < 512:
+        _known_starts[start] = known
+    return known
+
+
+def parse_response(lines: list[bytes], rules: Rules) -> Response | None:
+    """A response from the lines of a head that llhttp has found well-formed; None where we refuse it.
+
+    The response takes the lines over, less those that end here.
+    """
+    judged_start = _known_starts.get(lines[0]) or _judge_start(lines[0])
+    if judged_start is None:
+        return None
+    status, lines[0], http10 = judged_start
+    length = UNTIL_CLOSE
+    connection = None
+    for line in [line for line in lines[1:] if rules[line.partition(b":")[0]]]:
+        name, _, value = line.partition(b":")
+        value = value.strip(OWS)
+        rule = rules[name]
+        lines.remove(line)
+        if rule == fields.LENGTH:
+            if length != UNTIL_CLOSE or not content_length(value):
+                return None
+            length = int(value)
+        elif rule == fields.CODING:
+            if length != UNTIL_CLOSE or http10 or value.lower() != b"chunked":
+                return None
+            length = CHUNKED
+        elif rule == fields.CONNECTION:
+            connection = value if connection is None else connection + b"," + value
+    response = Response(status, lines, length)
+    keep, named = connection_options(connection) if connection is not None else (None, ())
+    response.keep_alive = not http10 if keep is None else keep
+    if named:
+        response.lines[1:] = without(response.lines[1:], named)
+    if length >= 0 and status >= 200 and status != 204:
+        lines = response.lines
+        lines.append(b"Content-Length: %d" % length)
+    return response

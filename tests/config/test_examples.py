@@ -1,0 +1,92 @@
+"""Each file in config/ is a configuration that works, and does what its name promises."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lb.config import Config, load
+
+ROOT = Path(__file__).parents[2]
+
+
+def minimal(config: Config) -> None:
+    assert len(config.pools["greeter"].backends) == 3
+
+
+def sidecar(config: Config) -> None:
+    assert config.admin is not None
+    assert config.admin.token is not None
+
+
+def routes(config: Config) -> None:
+    assert len(config.pools) == 3
+    assert config.routes[-1].match.is_empty
+    assert dict(config.routes[1].targets) == {"greeter": 95, "greeter-canary": 5}
+
+
+def health(config: Config) -> None:
+    assert all(pool.health_check is not None for pool in config.pools.values())
+
+
+def weighted(config: Config) -> None:
+    assert [backend.weight for backend in config.pools["greeter"].backends] == [5, 1, 1, 0]
+
+
+def custom_policy(config: Config) -> None:
+    assert config.pools["greeter"].balancer.policy == "my_policy:FewestBytes"
+
+
+def full(config: Config) -> None:
+    """Every key is in it, and but for the examples' own values each has its default."""
+    (listener, _), pool = config.listeners, config.pools["greeter"]
+    assert pool.health_check is not None
+    assert pool.keepalive is not None
+    assert config.admin is not None
+    assert config.admin.token is not None
+    sections = [config, listener, listener.timeouts, listener.limits, config.request_id, config.access_log]
+    sections += [config.admin, config.drain, pool, pool.backends[1], pool.health_check, pool.timeouts]
+    sections += [pool.keepalive, pool.balancer, config.routes[0].match]
+    for section in sections:
+        assert section is not None
+        fields = set(type(section).model_fields) - {"options"}
+        assert section.model_fields_set >= fields, type(section).__name__
+    for section in [listener.timeouts, listener.limits, config.request_id, config.access_log, config.drain]:
+        assert section == type(section)()
+    for section in [pool.timeouts, pool.keepalive]:
+        assert section == type(section)()
+
+
+EXAMPLES = {
+    check.__name__.replace("_", "-"): check for check in (minimal, sidecar, routes, health, weighted, full)
+}
+EXAMPLES["custom-policy"] = custom_policy
+
+
+def test_every_example_is_covered():
+    assert {path.stem for path in (ROOT / "config").iterdir() if path.suffix in (".yaml", ".yml")} == set(
+        EXAMPLES
+    )
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name, monkeypatch):
+    if name == "custom-policy":
+        if not (ROOT / "examples" / "my_policy.py").exists():
+            pytest.skip("examples/my_policy.py isn't there yet")
+        monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    config = load(ROOT / "config" / f"{name}.yaml")
+    EXAMPLES[name](config)
+    if name != "sidecar":
+        assert all(listener.bind.is_loopback for listener in config.listeners)
+        assert config.admin is None or config.admin.bind.is_loopback
+
+
+def test_importing_the_models_is_light():
+    heavy = "asyncio aiohttp uvloop jsonschema difflib lb.balance lb.core lb.proxy"
+    program = f"import sys, lb.config; print([name for name in '{heavy}'.split() if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,173 @@
+"""Records as JSON and as words."""
+
+import json
+
+from lb.core.failure import CONNECT_FAILED, NO_ELIGIBLE, RESET, RESPONSE_TIMEOUT
+from lb.observe.render import as_dict, explain
+from tests.observe.made import EPOCH, made_attempt, made_exchange, made_pool
+
+
+def through_json(exchange, policy="p2c"):
+    return json.loads(json.dumps(as_dict(exchange, EPOCH, policy)))
+
+
+def test_a_plain_exchange_as_dict():
+    pool = made_pool(5)
+    a, _, c, d, e = pool.backends.values()
+    a.in_flight, c.in_flight = 4, 1
+    pool.set_health(d, False)
+    pool.set_state(e, "draining")
+    attempt = made_attempt(pool)
+    exchange = made_exchange(1, [attempt])
+    record = through_json(exchange)
+    [shown] = record.pop("attempts")
+    assert record == {
+        "id": exchange.id.decode(),
+        "time": "2023-11-14T22:15:00.000Z",
+        "client": "10.1.2.3",
+        "listener": "0.0.0.0:8080",
+        "method": "GET",
+        "host": "api.example.com",
+        "target": "/v1/hello?to=world",
+        "route": "/v1",
+        "pool": "greeter",
+        "policy": "p2c",
+        "status": 200,
+        "failure": None,
+        "bytes_in": 0,
+        "bytes_out": 14,
+        "received_ms": 0.5,
+        "duration_ms": 15.0,
+    }
+    pick = shown.pop("pick")
+    assert shown == {
+        "backend": attempt.backend.id,
+        "address": attempt.backend.spec.address,
+        "status": 200,
+        "failure": None,
+        "redialled": False,
+        "reused_connection": False,
+        "sent": 0,
+        "received": 14,
+        "picked_ms": 1.0,
+        "connected_ms": 2.0,
+        "first_byte_ms": 11.0,
+        "ended_ms": 13.0,
+    }
+    assert pick["reason"] == "the less busy of two drawn at random"
+    assert [(each["id"], each["in_flight"]) for each in pick["candidates"]] == [
+        ("greeter-1", 4),
+        ("greeter-2", 0),
+        ("greeter-3", 1),
+    ]
+    assert [each["id"] for each in pick["candidates"] if each["picked"]] == [attempt.backend.id]
+    assert sum(each["drawn"] for each in pick["candidates"]) == 2
+    assert pick["candidates_total"] == 3
+    assert pick["excluded"] == [
+        {"id": "greeter-4", "reason": "unhealthy"},
+        {"id": "greeter-5", "reason": "draining"},
+    ]
+
+
+def test_of_a_large_pool_only_what_was_drawn_and_always_the_picked_one():
+    drawn = through_json(made_exchange(1, [made_attempt(made_pool(40))]))["attempts"][0]["pick"]
+    assert len(drawn["candidates"]) == 2
+    assert drawn["candidates_total"] == 40
+    blind = through_json(made_exchange(1, [made_attempt(made_pool(40, policy="random"))]))
+    [candidate] = blind["attempts"][0]["pick"]["candidates"]
+    assert candidate["picked"]
+    assert candidate["in_flight"] is None
+    assert "and 39 more" in explain(blind)
+
+
+def test_what_never_happened_is_null():
+    attempt = made_attempt(made_pool(), failure=CONNECT_FAILED)
+    attempt.seen = None
+    record = through_json(made_exchange(1, [attempt], CONNECT_FAILED, status=502))
+    [shown] = record["attempts"]
+    assert shown["connected_ms"] is None
+    assert shown["first_byte_ms"] is None
+    assert shown["pick"] is None
+    assert record["failure"] == {
+        "name": "connect_failed",
+        "fault": "backend",
+        "message": "The backend could not be reached.",
+    }
+    assert "not recorded" in explain(record)
+
+
+def test_the_explanation_as_a_whole():
+    pool = made_pool(4)
+    for backend, load in zip(pool.backends.values(), (4, 12, 1, 0), strict=True):
+        backend.in_flight = load
+    pool.set_state(pool.backends["greeter-4"], "disabled")
+    exchange = made_exchange(1, [made_attempt(pool)])
+    exchange.bytes_in = 3000
+    assert explain(through_json(exchange)) == (
+        "Request 018bcfe5-0000-7000-8000-000000000001\n"
+        "\n"
+        "  asked   GET api.example.com/v1/hello?to=world, 2.9 KiB of body\n"
+        "  by      10.1.2.3, through 0.0.0.0:8080\n"
+        "  at      2023-11-14T22:15:00.000Z\n"
+        "  led to  route /v1, pool greeter (policy p2c)\n"
+        "  got     200, 14 B of body, after 15.00 ms\n"
+        "\n"
+        "Attempt: greeter-1 at 10.0.0.1:9000\n"
+        "\n"
+        "  3 candidates; compared were greeter-1 and greeter-2.\n"
+        "  Picked greeter-1: the less busy of two drawn at random.\n"
+        "\n"
+        "     backend    in flight  weight\n"
+        " ->  greeter-1          4       1  picked\n"
+        "     greeter-2         12       1  compared\n"
+        "     greeter-3          1       1\n"
+        "\n"
+        "  Left out: greeter-4 (disabled).\n"
+        "\n"
+        "     1.00 ms  +1.00  picked\n"
+        "     2.00 ms  +1.00  a new connection opened\n"
+        "    11.00 ms  +9.00  head of the answer: 200\n"
+        "    13.00 ms  +2.00  last byte, 14 B of body received\n"
+    )
+
+
+def test_a_redial_is_told_from_a_second_pick():
+    pool = made_pool()
+    first = made_attempt(pool, failure=RESET)
+    first.reused = True
+    again = made_attempt(pool, at=100.01)
+    again.seen = first.seen
+    record = through_json(made_exchange(1, [first, again]))
+    assert [each["redialled"] for each in record["attempts"]] == [False, True]
+    text = explain(record)
+    assert "Attempt 1: " in text
+    assert "Attempt 2: " in text
+    assert text.count("candidates") == 1
+    assert "an idle connection taken" not in text  # it is never said of one that got none
+    assert "failed: reset. The backend closed the connection without an answer." in text
+
+    other = made_attempt(pool, at=100.02)
+    assert not through_json(made_exchange(2, [first, other]))["attempts"][1]["redialled"]
+
+
+def test_failures_in_words():
+    nobody = made_exchange(1, [], NO_ELIGIBLE, status=503)
+    assert "got     503, 14 B of body, after 15.00 ms: no_eligible_backend (balancer). No backend" in explain(
+        through_json(nobody)
+    )
+    cut = made_exchange(2, [made_attempt(made_pool(1), failure=RESPONSE_TIMEOUT)], RESPONSE_TIMEOUT, status=0)
+    text = explain(through_json(cut))
+    assert "got     no answer" in text
+    assert "  Picked greeter-1: the only candidate." in text
+    unrouted = made_exchange(3, [], NO_ELIGIBLE, status=404)
+    unrouted.pool = unrouted.route = ""
+    assert "led to  no pool" in explain(through_json(unrouted))
+
+
+def test_a_client_cant_steer_the_terminal():
+    exchange = made_exchange(1)
+    exchange.target = b"/\x1b[2J\x07\n\xc2\x9b\xff\xe2\x80\xae"
+    record = through_json(exchange)
+    text = explain(record)
+    assert all(each.isprintable() for each in text.replace("\n", ""))
+    assert r"/\x1b[2J\x07\n\x9b\xff\u202e" in text
