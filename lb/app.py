@@ -37,6 +37,7 @@ from lb.proxy.upstream import UpstreamOptions
 log = logging.getLogger("lb")
 
 LOG_FLUSH = 0.2  # seconds between two writes of the access log
+FOLD = 1.0  # seconds between two countings of the durations gathered
 
 
 class CannotStart(Exception):
@@ -62,6 +63,8 @@ class App:
         self._clock = LoopClock(loop)
         self._epoch = time.time() - time.monotonic()
         self._idle = asyncio.Event()
+        self._flushing: asyncio.TimerHandle | None = None
+        self._folding: asyncio.TimerHandle | None = None
         self.pools = {name: self._build_pool(name, pool) for name, pool in config.pools.items()}
         self.probers = {
             name: Prober(self.pools[name], _health_check(pool))
@@ -175,6 +178,15 @@ class App:
         self.plane.sweeper.start()
         if self.access_log is not None:
             self._flush_log()
+        self._fold()
+
+    def _fold(self) -> None:
+        for pool in self.pools.values():
+            for backend in pool.backends.values():
+                backend.fold()
+        for stats in self.clients.listeners.values():
+            stats.duration.fold()
+        self._folding = self._loop.call_later(FOLD, self._fold)
 
     def _flush_log(self) -> None:
         assert self.access_log is not None
@@ -207,9 +219,10 @@ class App:
         if self.admin is not None:
             await self.admin.close()
         self.plane.close()
+        for timer in (self._flushing, self._folding):
+            if timer is not None:
+                timer.cancel()
         if self.access_log is not None and self._log_file is not None:
-            if hasattr(self, "_flushing"):
-                self._flushing.cancel()
             self.access_log.flush()
             self._log_file.close()
 

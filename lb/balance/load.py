@@ -23,16 +23,21 @@ class Shares:
     def draw(self, rng: Random) -> Backend:
         if self.equal:
             return self.backends[int(rng.random() * len(self.backends))]
-        return self.backends[bisect_right(self._ends, rng.random() * self._ends[-1])]
+        return self.backends[bisect_right(self._ends, int(rng.random() * self._ends[-1]))]
+
+    def two(self, rng: Random) -> tuple[Backend, Backend]:
+        """Two different ones: the second from what the first one leaves of the sum of weights."""
+        ends, backends = self._ends, self.backends
+        i = bisect_right(ends, int(rng.random() * ends[-1]))
+        start, end = ends[i] - backends[i].weight, ends[i]
+        drawn = int(rng.random() * (ends[-1] - end + start))
+        return backends[i], backends[bisect_right(ends, drawn if drawn < start else drawn + end - start)]
 
 
 def two_of(shares: Shares, rng: Random) -> tuple[Backend, Backend]:
     """Two different ones, drawn by weight. With replacement the busiest could win against itself."""
     if not shares.equal:
-        first = second = shares.draw(rng)
-        while second is first:
-            second = shares.draw(rng)
-        return first, second
+        return shares.two(rng)
     backends = shares.backends
     i = int(rng.random() * len(backends))
     j = int(rng.random() * (len(backends) - 1))

@@ -149,8 +149,7 @@ def _records(state: AdminState) -> RequestRecords:
 
 
 def _record(state: AdminState, exchange: ExchangeRecord) -> dict[str, Any]:
-    pool = state.pools.get(exchange.pool)
-    return as_dict(exchange, state.epoch, "" if pool is None else pool.policy_name)
+    return as_dict(exchange, state.epoch)
 
 
 def _statuses(text: str) -> Container[int]:

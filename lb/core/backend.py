@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import fsum
 from typing import Any
 
 ACTIVE, DRAINING, DISABLED = "active", "draining", "disabled"
@@ -14,17 +16,46 @@ BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 
 class Histogram:
-    """Counts of durations by upper bound, as plain ints."""
+    """Counts of durations in seconds by upper bound.
 
-    __slots__ = ("counts", "total")
+    `observe` only appends to a list. `fold` sorts it and counts it all at once, which costs a third of
+    counting one at a time; reading does it too.
+    """
+
+    __slots__ = ("_counts", "_fresh", "_total", "observe")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
-        self.total = 0.0
+        self._counts = [0] * (len(BOUNDS) + 1)
+        self._total = 0.0
+        self._fresh: list[float] = []
+        self.observe: Callable[[float], None] = self._fresh.append
 
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
-        self.total += seconds
+    def fold(self) -> None:
+        """Counts what has been observed since. To be called now and then, or the list grows."""
+        fresh = self._fresh
+        if not fresh:
+            return
+        fresh.sort()
+        self._total += fsum(fresh)
+        below = 0
+        for place, bound in enumerate(BOUNDS):
+            upto = bisect_right(fresh, bound, below)
+            self._counts[place] += upto - below
+            below = upto
+        self._counts[-1] += len(fresh) - below
+        fresh.clear()
+
+    @property
+    def counts(self) -> list[int]:
+        """How many there were by upper bound; the last one is for all above."""
+        self.fold()
+        return self._counts
+
+    @property
+    def total(self) -> float:
+        """The sum of all durations."""
+        self.fold()
+        return self._total
 
     def cumulative(self) -> list[tuple[str, int]]:
         """Pairs of (upper bound, how many were no larger), the last one `+Inf`: Prometheus' buckets."""
@@ -57,6 +88,7 @@ class Backend:
     """
 
     __slots__ = (
+        "candidate_of",
         "checks",
         "connect",
         "duration",
@@ -90,9 +122,16 @@ class Backend:
         self.sent = 0  # bytes of request bodies
         self.received = 0  # bytes of response bodies
         self.upstream: Any = None
+        self.candidate_of: object = None  # the pool that may pick it now
 
     def __repr__(self) -> str:
         return f"<Backend {self.id}>"
+
+    def fold(self) -> None:
+        """Counts the durations that have been gathered."""
+        self.duration.fold()
+        self.first_byte.fold()
+        self.connect.fold()
 
     @property
     def excluded(self) -> str:

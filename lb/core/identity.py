@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from os import urandom
+from struct import Struct
 
 Network = IPv4Network | IPv6Network
 
@@ -15,30 +16,39 @@ well_formed_id = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._~+/=-]{7,127}").fullmatch
 """An ID that may be taken over: 8 to 128 characters that are safe in a header, a log and a URL."""
 
 _BATCH = 512
-_VARIANT = bytes.maketrans(b"0123456789abcdef", b"89ab" * 4)  # any digit to one whose two high bits are 10
+_VERSION = bytes(0x70 | byte & 0x0F for byte in range(256))  # 7 in the four high bits
+_VARIANT = bytes(0x80 | byte & 0x3F for byte in range(256))  # 10 in the two high bits
+_groups = Struct("4s4s12s").iter_unpack
 
 
 def request_ids(now: Callable[[], float]) -> Callable[[], bytes]:
-    """Makes a function that returns a new UUIDv7 at each call; `now` is the Unix time in seconds.
+    """Makes a function that returns a new UUIDv7 at each call; `now` tells the Unix time in seconds.
 
-    48 bits of milliseconds, then 74 random bits. Randomness is drawn for 512 IDs at a time, since a
-    system call for each would cost more than all the rest.
+    48 bits of milliseconds, then 74 random bits. These are drawn for 512 IDs at a time, since a system call
+    for each would cost more than all the rest.
     """
-    stamp, stamped, pool, at = b"", -1, b"", 0
+    stamp, stamped = b"", -1
+    tails: list[bytes] = []
 
     def new() -> bytes:
-        nonlocal stamp, stamped, pool, at
+        nonlocal stamp, stamped
         millis = int(now() * 1000)
         if millis != stamped:
             digits = b"%012x" % millis
-            stamp, stamped = digits[:8] + b"-" + digits[8:] + b"-7", millis
-        if at == len(pool):
-            pool, at = urandom(10 * _BATCH).hex().encode(), 0
-        random = pool[at : at + 20]
-        at += 20
-        return b"%b%b-%c%b-%b" % (stamp, random[:3], _VARIANT[random[3]], random[4:7], random[7:19])
+            stamp, stamped = digits[:8] + b"-" + digits[8:] + b"-", millis
+        if not tails:
+            tails.extend(_random_tails())
+        return stamp + tails.pop()
 
     return new
+
+
+def _random_tails() -> list[bytes]:
+    """What comes behind the time: `7xxx-Vxxx-xxxxxxxxxxxx`, ten bytes each."""
+    octets = bytearray(urandom(10 * _BATCH))
+    octets[0::10] = octets[0::10].translate(_VERSION)
+    octets[2::10] = octets[2::10].translate(_VARIANT)
+    return list(map(b"-".join, _groups(octets.hex().encode())))
 
 
 def client_address(peer: str, forwarded_for: bytes, trusted: Iterable[Network]) -> str:

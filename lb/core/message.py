@@ -17,35 +17,20 @@ class Request:
     itself in X-Forwarded-* and as a request ID is only there where the client is trusted.
     """
 
-    __slots__ = (
-        "expect_continue",
-        "forwarded_for",
-        "forwarded_host",
-        "forwarded_proto",
-        "given_id",
-        "host",
-        "http10",
-        "keep_alive",
-        "length",
-        "lines",
-        "method",
-        "target",
-        "via",
-    )
+    expect_continue = False
+    given_id = b""
+    forwarded_for = b""
+    forwarded_host = b""
+    forwarded_proto = b""
 
-    def __init__(self, method: bytes, target: bytes, host: bytes, lines: list[bytes]) -> None:
+    def __init__(self, method: bytes, target: bytes, lines: list[bytes]) -> None:
         self.method = method
         self.target = target
-        self.host = host
         self.lines = lines
+        self.host = b""
         self.length = 0
         self.http10 = False
         self.keep_alive = True
-        self.expect_continue = False
-        self.given_id = b""
-        self.forwarded_for = b""
-        self.forwarded_host = b""
-        self.forwarded_proto = b""
         self.via = b""
 
     @property
@@ -70,11 +55,11 @@ class Response:
 
     __slots__ = ("keep_alive", "length", "lines", "status")
 
-    def __init__(self, status: int, lines: list[bytes], length: int) -> None:
+    def __init__(self, status: int, lines: list[bytes], length: int, keep_alive: bool = True) -> None:
         self.status = status
         self.lines = lines
         self.length = length
-        self.keep_alive = True
+        self.keep_alive = keep_alive
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,21 +14,35 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from operator import attrgetter
+from typing import NamedTuple, Protocol
 
-from lb.core.backend import ACTIVE, Backend, BackendSpec
+from lb.core.backend import Backend, BackendSpec
 from lb.core.clock import Clock
 from lb.core.failure import NO_BACKENDS, NO_ELIGIBLE, Failure
 from lb.core.message import Request
 
 log = logging.getLogger("lb.pool")
 
+_in_flight = attrgetter("in_flight")
+
 REMEMBERED = 8
 """A request record names at most so many candidates: all of a small pool, else those the policy drew."""
 
-Seen = tuple[Sequence[Backend], list[int], Sequence[Backend], str, int, Sequence[tuple[str, str]]]
-"""What was seen at a pick: candidates, their requests in flight, those the policy drew, its reason, how many
-candidates there were in all, and (ID, reason) of backends that were no candidates."""
+
+class PoolView(NamedTuple):
+    """What a pool looked like when it was picked from. Made when the pool changes, shared by all records."""
+
+    policy: str
+    candidates: tuple[Backend, ...]  # all eligible ones; empty where there are too many to remember
+    candidates_total: int
+    excluded: tuple[tuple[str, str], ...]  # (ID, reason) of who was no candidate, the first few
+    excluded_total: int
+
+
+Seen = tuple[PoolView, tuple[int, ...], Sequence[Backend], str]
+"""What was seen at a pick: the pool; the requests in flight of `candidates`, or where these are empty of
+those drawn; the backends that the policy drew, where it drew any; and its reason."""
 
 
 class Policy(Protocol):
@@ -54,12 +68,13 @@ class Pool:
         self.starts_healthy = starts_healthy  # false where a first good probe has to come first
         self.backends: dict[str, Backend] = {}
         self.eligible: tuple[Backend, ...] = ()
-        self.excluded: tuple[tuple[str, str], ...] = ()
         self.rejected: dict[str, int] = {}  # exchanges that got no backend, by failure
         self.policy_errors = 0
         self.on_removed: Callable[[Backend], object] = lambda backend: None
-        self._last: tuple[Backend, ...] = ()
+        self.view = PoolView(self.policy_name, (), 0, (), 0)
+        self._last = self.view  # of the last pick: another one after a failed attempt
         self._reason = ""
+        self._drawn: Sequence[Backend] = ()
         # A hook that the policy doesn't have is not called.
         self._on_start = _overridden(policy, "on_start")
         self._on_end = _overridden(policy, "on_end")
@@ -80,6 +95,7 @@ class Pool:
                 self.backends[spec.id] = Backend(spec, healthy=self.starts_healthy)
         self.refresh()
         for gone in old.values():
+            gone.candidate_of = None
             self.on_removed(gone)
 
     def set_health(self, backend: Backend, up: bool) -> None:
@@ -98,27 +114,41 @@ class Pool:
     def refresh(self) -> None:
         """Rebuilds what a pick reads, after any change of health, state, weight or membership."""
         reasons = [(backend, backend.excluded) for backend in self.backends.values()]
+        for backend, reason in reasons:
+            backend.candidate_of = None if reason else self
         self.eligible = tuple(backend for backend, reason in reasons if not reason)
-        self.excluded = tuple((backend.id, reason) for backend, reason in reasons if reason)[:REMEMBERED]
+        self.view = self._view(self.eligible, [(backend.id, reason) for backend, reason in reasons if reason])
         self.policy.rebuild(self.eligible)
+
+    def _view(self, candidates: tuple[Backend, ...], excluded: Sequence[tuple[str, str]]) -> PoolView:
+        return PoolView(
+            self.policy_name,
+            candidates if len(candidates) <= REMEMBERED else (),
+            len(candidates),
+            tuple(excluded[:REMEMBERED]),
+            len(excluded),
+        )
 
     # --- the way of an attempt ---
 
     def pick(self, request: Request | None, tried: Sequence[Backend] = ()) -> Backend | Failure:
         """One eligible backend, or why there is none. A tried one only where no other is left."""
         eligible = self.eligible
+        self._last = self.view
         if tried:
-            eligible = tuple(backend for backend in eligible if backend not in tried) or eligible
-        self._last = eligible
+            eligible = self._untried(tried)
         if len(eligible) > 1:
+            policy = self.policy
             try:
-                backend = self.policy.pick(request, eligible)
-                self._reason = self.policy.reason
-                if backend.state is ACTIVE and backend.healthy:
+                backend = policy.pick(request, eligible)
+                if backend.candidate_of is self and (not tried or backend in eligible):
+                    self._reason = policy.reason
+                    self._drawn = policy.looked
                     return backend
                 raise LookupError(f"it picked {backend!r}, which is not eligible")
             except Exception as error:  # noqa: BLE001 - a user's policy may raise anything; requests go on
-                return self._fallback(error)
+                return self._fallback(error, eligible)
+        self._drawn = ()
         if eligible:
             self._reason = "the only candidate"
             return eligible[0]
@@ -126,12 +156,19 @@ class Pool:
         self.rejected[failure.name] = self.rejected.get(failure.name, 0) + 1
         return failure
 
+    def _untried(self, tried: Sequence[Backend]) -> tuple[Backend, ...]:
+        """The eligible ones that have not been tried yet; all of them where none is left."""
+        rest = tuple(backend for backend in self.eligible if backend not in tried)
+        if not rest:
+            return self.eligible
+        excluded = [(backend.id, "tried already") for backend in tried if not backend.excluded]
+        self._last = self._view(rest, [*excluded, *self.view.excluded])
+        return rest
+
     def seen(self) -> Seen:
         """What the last pick was made from. To be asked between `pick` and `start`, for the record."""
-        last = self._last
-        drawn = self.policy.looked if len(last) > 1 else ()
-        shown = last if len(last) <= REMEMBERED else drawn[:REMEMBERED]
-        return shown, [backend.in_flight for backend in shown], drawn, self._reason, len(last), self.excluded
+        view, drawn = self._last, self._drawn
+        return view, tuple(map(_in_flight, view.candidates or drawn)), drawn, self._reason
 
     def start(self, backend: Backend) -> None:
         """An attempt begins."""
@@ -161,9 +198,11 @@ class Pool:
         is now, where the caller has just asked the clock.
         """
         backend.in_flight -= 1
-        requests = backend.requests
         if status:
-            requests[status] = requests.get(status, 0) + 1
+            try:
+                backend.requests[status] += 1
+            except KeyError:
+                backend.requests[status] = 1
         if failure is None:
             backend.duration.observe((ended or self.clock.time()) - started)
         elif failure.fault == "backend":
@@ -175,14 +214,15 @@ class Pool:
         if self._on_end is not None:
             self._on_end(backend, started, failure)
 
-    def _fallback(self, error: Exception) -> Backend:
+    def _fallback(self, error: Exception, eligible: Sequence[Backend]) -> Backend:
         """Serves the request all the same when the policy fails: the least busy. Logged once per pool."""
         if not self.policy_errors:
             log.error("pool %s: policy %s failed, the least busy backend is used instead: %r",
                       self.name, self.policy_name, error, exc_info=error)  # fmt: skip
         self.policy_errors += 1
         self._reason = f"the policy failed ({type(error).__name__}); the least busy one was taken"
-        return min(self._last, key=lambda backend: backend.in_flight)
+        self._drawn = ()
+        return min(eligible, key=_in_flight)
 
 
 def _overridden(policy: Policy, name: str) -> Callable[..., None] | None:

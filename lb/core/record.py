@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from lb.core.backend import Backend
 from lb.core.failure import Failure
-from lb.core.pool import Seen
+from lb.core.pool import PoolView, Seen
 
 
 class AttemptRecord:
@@ -68,6 +69,7 @@ class ExchangeRecord:
         "started",
         "status",
         "target",
+        "view",
     )
 
     def __init__(self, started: float, listener: str, client: str) -> None:
@@ -86,7 +88,8 @@ class ExchangeRecord:
         self.failure: Failure | None = None
         self.bytes_in = 0  # of the request's body
         self.bytes_out = 0  # of the response's body
-        self.attempts: list[AttemptRecord] = []
+        self.attempts: Sequence[AttemptRecord] = ()
+        self.view: PoolView | None = None  # the pool, where it had no backend to give
 
 
 class Observer(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii as quoted
 
 from lb.core.record import AttemptRecord, ExchangeRecord
@@ -111,7 +111,7 @@ class AccessLog:
             f"{self._attempts(exchange.attempts)}}}\n"
         )
 
-    def _attempts(self, attempts: list[AttemptRecord]) -> str:
+    def _attempts(self, attempts: Sequence[AttemptRecord]) -> str:
         if not attempts:
             return '"backend":null,"attempts":0,"connect_ms":null,"first_byte_ms":null,"attempt_ms":null'
         last = attempts[-1]

@@ -11,20 +11,22 @@ from typing import Any
 
 from lb.core.backend import Backend
 from lb.core.failure import Failure
-from lb.core.pool import Seen
+from lb.core.pool import PoolView, Seen
 from lb.core.record import AttemptRecord, ExchangeRecord
 from lb.observe.timestamp import iso_time
 
 # --- as a dict ---
 
 
-def as_dict(exchange: ExchangeRecord, epoch: float, policy: str = "") -> dict[str, Any]:
+def as_dict(exchange: ExchangeRecord, epoch: float) -> dict[str, Any]:
     """A finished exchange for the API. `epoch` is the Unix time at which the monotonic clock stood at 0.
 
     Times in `*_ms` are milliseconds since `time`, at which the request's head was here; null is never.
-    `policy` is the name of the policy that the pool has.
+    `no_pick` is the pool as it was when it had no backend to give.
     """
     started = exchange.started
+    views = [exchange.view, *(attempt.seen[0] for attempt in exchange.attempts if attempt.seen is not None)]
+    policy = next((view.policy for view in views if view is not None), "")
     return {
         "id": _text(exchange.id),
         "time": iso_time(epoch + started),
@@ -38,6 +40,7 @@ def as_dict(exchange: ExchangeRecord, epoch: float, policy: str = "") -> dict[st
         "policy": policy,
         "status": exchange.status,
         "failure": _failure(exchange.failure),
+        "no_pick": None if exchange.view is None else _left_out(exchange.view),
         "bytes_in": exchange.bytes_in,
         "bytes_out": exchange.bytes_out,
         "received_ms": _millis(started, exchange.received_at),
@@ -70,7 +73,8 @@ def _attempt(attempt: AttemptRecord, started: float, previous: AttemptRecord | N
 
 
 def _pick(seen: Seen, picked: Backend) -> dict[str, Any]:
-    candidates, loads, drawn, reason, total, excluded = seen
+    view, loads, drawn, reason = seen
+    candidates = view.candidates or drawn
     shown: list[tuple[Backend, int | None]] = list(zip(candidates, loads, strict=True))
     if picked not in candidates:  # a large pool shows only what the policy drew, and that may be nothing
         shown.append((picked, None))
@@ -86,8 +90,15 @@ def _pick(seen: Seen, picked: Backend) -> dict[str, Any]:
             }
             for backend, load in shown
         ],
-        "candidates_total": total,
-        "excluded": [{"id": name, "reason": why} for name, why in excluded],
+        "candidates_total": view.candidates_total,
+        **_left_out(view),
+    }
+
+
+def _left_out(view: PoolView) -> dict[str, Any]:
+    return {
+        "excluded": [{"id": name, "reason": why} for name, why in view.excluded],
+        "excluded_total": view.excluded_total,
     }
 
 
@@ -117,6 +128,9 @@ def explain(record: dict[str, Any]) -> str:
         lines += ["", f"{title}: {attempt['backend']}{_elsewhere(attempt)}", ""]
         lines += _explain_pick(attempt)
         lines += ["", *_timeline(attempt)]
+    if record["no_pick"] is not None:
+        excluded = f" Left out: {_excluded(record['no_pick'])}." if record["no_pick"]["excluded"] else ""
+        lines += ["", f"No backend was picked.{excluded}"]
     return "".join(f"{_printable(line.rstrip())}\n" for line in lines)
 
 
@@ -176,9 +190,14 @@ def _explain_pick(attempt: dict[str, Any]) -> Iterator[str]:
     if total > len(candidates):
         yield f"     and {total - len(candidates)} more"
     if pick["excluded"]:
-        left_out = _and([f"{each['id']} ({each['reason']})" for each in pick["excluded"]])
         yield ""
-        yield f"  Left out: {left_out}."
+        yield f"  Left out: {_excluded(pick)}."
+
+
+def _excluded(pick: dict[str, Any]) -> str:
+    names = [f"{each['id']} ({each['reason']})" for each in pick["excluded"]]
+    more = pick["excluded_total"] - len(names)
+    return _and([*names, f"{more} more"] if more > 0 else names)
 
 
 def _timeline(attempt: dict[str, Any]) -> Iterator[str]:

@@ -30,8 +30,8 @@ class Attempt(AttemptRecord):
         super().__init__(backend, started)
         self._exchange: Exchange | None = exchange
         self.pool = pool
-        self._dial: Dial | None = None
         self.connection: UpstreamConnection | None = None
+        self._dial: Dial | None = None
 
     def begin(self, plane: Plane, fresh: bool) -> None:
         """Takes an idle connection, or (always where `fresh`) dials a new one."""
@@ -57,7 +57,6 @@ class Attempt(AttemptRecord):
         self.connection = connection
         connection.attempt = self
         connection.deadline = now + self._upstream.options.response_header
-        connection.codec.start(self)
         exchange.on_connected(self, connection)
 
     # --- the request's body, from the exchange ---

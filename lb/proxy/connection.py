@@ -29,11 +29,12 @@ class ClientConnection(asyncio.Protocol):
     """One connection of one client. Requests are answered in order, the next one waits for its turn."""
 
     __slots__ = (
+        "_closing",
         "_exchange",
         "_half_closed",
         "_head_begun",
-        "_lingering",
         "_listener",
+        "_options",
         "_transport",
         "blocked",
         "client",
@@ -50,11 +51,14 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, plane: Plane, listener: Listener) -> None:
         self.plane = plane
         self._listener = listener
+        self._options = listener.options
         self.listener_name = listener.name
         self._exchange: Exchange | None = None
         self._head_begun = False  # a part of the next head is here
         self._half_closed = False  # the client sends no more, but may still read
-        self._lingering = False  # we send no more, and only wait for the client to close
+        self._closing = (
+            False  # nothing more is read or sent: we wait for the last bytes to leave, or for a FIN
+        )
         self.blocked = False  # the client reads slower than we write
         self.deadline = NEVER
         self.scheme = b"http"
@@ -69,15 +73,15 @@ class ClientConnection(asyncio.Protocol):
         self.trusted = plane.identification.trusts(self.peer)
         self.constant_fields = constant_fields(self.peer, "http")
         self.codec = ServerCodec(
-            self._transport, self, self._listener.options.limits, plane.request_rules, self.trusted
+            self._transport, self, self._options.limits, plane.request_rules, self.trusted
         )
-        self.deadline = monotonic() + self._listener.options.request_header
+        self.deadline = monotonic() + self._options.request_header
         plane.connections.add(self)
         plane.sweeper.watch(self)
         self._listener.stats.connections += 1
 
     def data_received(self, data: bytes) -> None:
-        if self._lingering:
+        if self._closing:
             return
         codec = self.codec
         if self._exchange is None:
@@ -85,16 +89,16 @@ class ClientConnection(asyncio.Protocol):
             if self._exchange is None and codec.reading_head and not self._head_begun:
                 # the beginning of a head: from now on the client has so long for the rest of it
                 self._head_begun = True
-                self.deadline = monotonic() + self._listener.options.request_header
+                self.deadline = monotonic() + self._options.request_header
         else:
             codec.feed(data)
             if codec.reading_body:
-                self.deadline = monotonic() + self._listener.options.request_body
+                self.deadline = monotonic() + self._options.request_body
 
     def eof_received(self) -> bool:
         self._half_closed = True
         exchange = self._exchange
-        if exchange is None or self._lingering:
+        if exchange is None or self._closing:
             return False
         if not exchange.request_complete:
             exchange.on_client_gone()
@@ -121,7 +125,7 @@ class ClientConnection(asyncio.Protocol):
         self.plane.connections.discard(self)
         self.plane.sweeper.unwatch(self)
         self._listener.stats.connections -= 1
-        self._lingering = True
+        self._closing = True
         self.codec.close()
         if self._exchange is not None:
             self._exchange.on_client_gone()
@@ -131,7 +135,7 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.blocked = True
         if self._exchange is not None:
-            self.deadline = monotonic() + self._listener.options.write
+            self.deadline = monotonic() + self._options.write
             self._exchange.on_client_blocked()
 
     def resume_writing(self) -> None:
@@ -142,11 +146,11 @@ class ClientConnection(asyncio.Protocol):
 
     def on_deadline(self, now: float) -> None:
         exchange = self._exchange
-        if self._lingering or self.blocked:
+        if self._closing or self.blocked:
             self.abort()
         elif exchange is None:
             if self.codec.idle:
-                self._transport.close()
+                self._close()
             else:
                 self.codec.refuse(REQUEST_TIMEOUT, b"")
         elif not exchange.request_complete:
@@ -160,14 +164,14 @@ class ClientConnection(asyncio.Protocol):
 
     def on_head(self, request: Request, data: bytes, end: bool) -> Exchange:
         now = monotonic()
-        exchange = self._exchange = Exchange(self, now)
+        self._exchange = exchange = Exchange(self, now)
         self.plane.exchanges += 1
         if self.trusted and request.forwarded_for:
             exchange.client = client_address(
                 self.peer, request.forwarded_for, self.plane.identification.trusted_proxies
             )
-        self.deadline = NEVER if end else now + self._listener.options.request_body
-        exchange.begin(request, data, end)
+        self.deadline = NEVER if end else now + self._options.request_body
+        exchange.begin(self, request, data, end)
         return exchange
 
     def on_malformed(self, failure: Failure, start: bytes) -> None:
@@ -182,32 +186,35 @@ class ClientConnection(asyncio.Protocol):
 
     # --- from the exchange ---
 
-    def exchange_ended(self, now: float) -> None:
+    def exchange_ended(self, exchange: Exchange, now: float) -> None:
         """The last exchange has ended: on to the next, or to the end of the connection."""
-        exchange, self._exchange = self._exchange, None
-        plane = self.plane
-        plane.exchanges -= 1
-        codec = self.codec
-        if self._lingering or self._transport.is_closing():
-            pass
-        elif codec.keep_alive:
+        self._exchange = None
+        self.plane.exchanges -= 1
+        if self._closing:
+            return
+        if self.codec.keep_alive:
             self._head_begun = False
-            self.deadline = now + self._listener.options.keepalive
-            codec.next()
+            self.deadline = now + self._options.keepalive
+            self.codec.next()
             if self._half_closed and self._exchange is None:
-                self._transport.close()
-        elif (exchange is not None and exchange.request_complete) or self._half_closed:
-            codec.close()
-            self._transport.close()
+                self._close()
+        elif exchange.request_complete or self._half_closed:
+            self._close()
         else:
             self._linger()
+
+    def _close(self) -> None:
+        """Closes once all that has been written is out."""
+        self._closing = True
+        self.codec.close()
+        self._transport.close()
 
     def _linger(self) -> None:
         """Closes our side, and waits for the client's: a close now would reset the connection, and the
         client might lose our answer over what it is still sending (RFC 9112, section 9.6)."""
         self.codec.close()
         self.codec.resume()
-        self._lingering = True
+        self._closing = True
         self.deadline = monotonic() + _LINGER
         self._transport.write_eof()
 
@@ -220,14 +227,15 @@ class ClientConnection(asyncio.Protocol):
             sock: socket.socket | None = self._transport.get_extra_info("socket")
             if sock is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            self._transport.abort()
+            self.abort()
         else:
-            self._transport.close()
+            self._close()
 
     def drain(self) -> None:
         """The balancer is going: an idle connection gets a second in which it may still bring a request."""
-        if self._exchange is None and not self._lingering:
+        if self._exchange is None and not self._closing:
             self.deadline = min(self.deadline, monotonic() + 1.0)
 
     def abort(self) -> None:
+        self._closing = True
         self._transport.abort()

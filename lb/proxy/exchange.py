@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from lb.core.backend import Backend
 from lb.core.failure import CLIENT_GONE, NO_ROUTE, RESET, Failure
 from lb.core.identity import well_formed_id
 from lb.core.message import IDEMPOTENT_METHODS, Request, Response
 from lb.core.record import ExchangeRecord
-from lb.core.route import Route
 from lb.proxy.answer import answer
 from lb.proxy.attempt import Attempt
 from lb.proxy.forward import forwarded_fields, rewritten
@@ -51,43 +51,40 @@ class Exchange(ExchangeRecord):
 
     # --- the way of the request ---
 
-    def begin(self, request: Request, data: bytes, end: bool) -> None:
+    def begin(self, connection: ClientConnection, request: Request, data: bytes, end: bool) -> None:
         """The request's head is here, with the first of its body."""
-        connection = self._connection
-        assert connection is not None
         plane = connection.plane
         self._request = request
-        self.method, self.host, self.target = request.method, request.host, request.target
-        given = request.given_id
+        self.method = request.method
+        self.host = request.host
+        self.target = request.target
+        given = connection.trusted and request.given_id
         self.id = given if given and well_formed_id(given) else plane.new_id()
         if end:
             self.request_complete = True
             self.received_at = self.started
         if data:
             self._held = [data]
-        route = plane.routes.catch_all or plane.routes.find(request)
+        route = plane.catch_all or plane.routes.find(request)
         if route is None:
             self.fail(NO_ROUTE)
             return
-        self._route(route, request)
-
-    def _route(self, route: Route, request: Request) -> None:
-        connection = self._connection
-        assert connection is not None
-        pool = route.pool or route.choose_pool()
         self.route = route.name
+        pool = route.pool or route.choose_pool()
         self.pool = pool.name
         if route.strip:
             rewritten(request, route)
         backend = pool.pick(request)
-        if isinstance(backend, Failure):
+        if backend.__class__ is Failure:
+            self.view = pool.view
             self.fail(backend)
             return
-        attempt = self._attempt = Attempt(self, pool, backend, self.started)
-        if connection.plane.records:
+        attempt = Attempt(self, pool, cast(Backend, backend), self.started)
+        self._attempt = attempt
+        self.attempts = (attempt,)
+        if plane.records:
             attempt.seen = pool.seen()
-        self.attempts.append(attempt)
-        attempt.begin(connection.plane, False)
+        attempt.begin(plane, False)
 
     def on_connected(self, attempt: Attempt, upstream: UpstreamConnection) -> None:
         """There is a connection to the backend: the head goes out, with all of the body that is here."""
@@ -101,7 +98,7 @@ class Exchange(ExchangeRecord):
             connection.codec.resume()
         end = self.request_complete and not self._trailers
         extra = forwarded_fields(connection, request, self.id, attempt.backend)
-        upstream.codec.send_head(request, extra, data, end)
+        upstream.codec.send_head(attempt, request, extra, data, end)
         if self._trailers:
             upstream.codec.send_end(self._trailers)
         if connection.blocked:
@@ -145,6 +142,7 @@ class Exchange(ExchangeRecord):
             connection.codec.send_interim(response)
 
     def on_response(self, response: Response, data: bytes, end: bool, now: float) -> None:
+        """The response's head is here, with the first data or all of it."""
         connection = self._connection
         if connection is None:
             return
@@ -152,12 +150,12 @@ class Exchange(ExchangeRecord):
         codec = connection.codec
         if not self.request_complete or plane.draining:
             codec.keep_alive = False  # nothing can be read behind a body that nobody wants
-        extra = plane.id_field + self.id
-        if plane.expose_backend:
-            extra += b"\r\nX-Backend: " + self.attempts[-1].backend.id.encode()
         self._response_begun = True
         self.status = response.status
         self.bytes_out = len(data)
+        extra = plane.id_field + self.id
+        if plane.expose_backend:
+            extra += b"\r\nX-Backend: " + self.attempts[-1].backend.id.encode()
         codec.send_head(response, extra, data, end)
         if end:
             self._finish(now)
@@ -185,7 +183,7 @@ class Exchange(ExchangeRecord):
         elif self._closed_while_idle(attempt, failure):
             again = self._attempt = Attempt(self, attempt.pool, attempt.backend, monotonic())
             again.seen = attempt.seen
-            self.attempts.append(again)
+            self.attempts = (*self.attempts, again)
             again.begin(connection.plane, True)
         else:
             self.fail(failure)
@@ -265,9 +263,9 @@ class Exchange(ExchangeRecord):
     def _finish(self, now: float) -> None:
         connection = self._connection
         assert connection is not None
-        self._connection = self._request = self._attempt = self._held = None
+        self._connection = self._request = self._attempt = None
         self.ended = now
         self.bytes_in = connection.codec.received
         for observe in connection.plane.observers:
             observe(self)
-        connection.exchange_ended(now)
+        connection.exchange_ended(self, now)

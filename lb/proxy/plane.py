@@ -57,6 +57,7 @@ class Plane:
     ) -> None:
         self.loop = loop
         self.routes = routes
+        self.catch_all = routes.catch_all
         self.options = options  # by pool
         self.identification = identification
         self.records = identification.records

@@ -51,14 +51,14 @@ class Upstream:
         """An attempt is done with this connection, and left it clean."""
         options = self.options
         idle = self.idle
-        if self.closed or not connection.codec.reusable or len(idle) >= options.keepalive_connections:
+        if connection.codec.reusable and len(idle) < options.keepalive_connections and not self.closed:
+            connection.attempt = None
+            connection.deadline = now + options.keepalive
+            if connection.paused:
+                connection.resume()
+            idle.append(connection)
+        else:
             connection.discard()
-            return
-        connection.attempt = None
-        connection.deadline = now + options.keepalive
-        if connection.paused:
-            connection.resume()
-        idle.append(connection)
 
     def close(self) -> None:
         """The backend has left its pool: idle connections go, the others with their attempts."""

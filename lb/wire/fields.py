@@ -8,13 +8,14 @@ take signs, underscores, superscripts, no-break spaces and the Kelvin sign for w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import AddressValueError, IPv6Address
 
 PASS, DROP, HOST, LENGTH, CODING, CONNECTION, EXPECT, ID = range(8)
 FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED, VIA = range(8, 13)
 
 OWS = b" \t"
+REMEMBERED = 4096  # spellings of names, or values: a bound on what an attacker can make us keep
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 
 # Fields of one connection (RFC 9110, section 7.6.1), whether or not Connection names them. HTTP2-Settings:
@@ -54,26 +55,44 @@ _NOT_IN_TRAILERS = frozenset(_REQUEST_LAW) | frozenset(
 )
 
 
-class Rules(dict[bytes, int]):
+class Rules:
     """What to do with a field, by its name as it was spelt. Spellings are judged once and then remembered.
 
     A name that becomes one of the judged ones when `_` is read as `-`, as CGI and WSGI backends do, could
     forge it there, and is dropped.
     """
 
-    REMEMBERED = 4096  # spellings; more than that is an attack, and each is judged anew
-
     def __init__(self, law: Mapping[bytes, int]) -> None:
-        super().__init__()
         self._law = law
+        self.known: dict[bytes, int] = {}  # by spelling
 
-    def __missing__(self, name: bytes) -> int:
-        lower = name.lower()
-        rule = self._law.get(lower, PASS)
-        if rule == PASS and b"_" in lower and lower.replace(b"_", b"-") in self._law:
-            rule = DROP
-        if len(self) < self.REMEMBERED:
-            self[name] = rule
+    def special(self, lines: Sequence[bytes]) -> list[bytes]:
+        """Those of the field lines that don't simply pass. All their names are known afterwards."""
+        known = self.known
+        try:
+            return [line for line in lines if known[line.partition(b":")[0]]]
+        except KeyError:
+            return self._learn(lines)
+
+    def _learn(self, lines: Sequence[bytes]) -> list[bytes]:
+        if len(self.known) > REMEMBERED:
+            self.known.clear()  # more spellings than anyone uses: an attack; those in use come back at once
+        special = []
+        for line in lines:
+            name = line.partition(b":")[0]
+            rule = self.known.get(name)
+            if rule is None:
+                rule = self._judge(name.lower())
+                if rule or len(name) <= 64:  # none of the judged ones is longer
+                    self.known[name] = rule
+            if rule:
+                special.append(line)
+        return special
+
+    def _judge(self, name: bytes) -> int:
+        rule = self._law.get(name, PASS)
+        if rule == PASS and b"_" in name and name.replace(b"_", b"-") in self._law:
+            return DROP
         return rule
 
 
@@ -119,8 +138,10 @@ def without(lines: list[bytes], names: Iterable[bytes]) -> list[bytes]:
     return [line for line in lines if line.partition(b":")[0].lower() not in gone]
 
 
-content_length = re.compile(rb"[0-9]{1,18}").fullmatch
-"""Digits and nothing else, few enough for 60 bits."""
+def content_length(value: bytes) -> bool:
+    """Whether this is a length: ASCII digits and nothing else (so `isdigit` on bytes has it), in 60 bits."""
+    return value.isdigit() and len(value) <= 18
+
 
 _reg_name = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+(?::[0-9]{0,5})?").fullmatch
 _literal = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]{0,5})?").fullmatch
@@ -132,7 +153,7 @@ def valid_host(value: bytes) -> bool:
     known = _known_hosts.get(value)
     if known is None:
         known = _judge_host(value)
-        if len(_known_hosts) < Rules.REMEMBERED:
+        if len(_known_hosts) < REMEMBERED:
             _known_hosts[value] = known
     return known
 

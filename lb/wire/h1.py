@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import httptools
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
 
 from lb.core.failure import (
     BAD_FRAMING,
@@ -64,9 +64,11 @@ class ServerCodec:
         "_request",
         "_rules",
         "_scanned",
+        "_small",
         "_state",
         "_transport",
         "_trusted",
+        "_write",
         "ends_with_connection",
         "keep_alive",
         "received",
@@ -76,14 +78,17 @@ class ServerCodec:
         self, transport: Transport, handler: RequestHandler, limits: Limits, rules: Rules, trusted: bool
     ) -> None:
         self._transport = transport
+        self._write = transport.write
         self._handler = handler
         self._limits = limits
+        # A head of at most so many bytes can't break any of them (the shortest field has four).
+        self._small = min(limits.request_line, limits.header_bytes, 4 * limits.header_count)
         self._rules = rules
         self._trusted = trusted  # whether X-Forwarded-* and the request ID of this client are believed
         self._state = READ_HEAD
         self._pending = b""  # bytes that could not be used yet
         self._scanned = 0  # of them, how many hold no end of a head
-        self._parser: httptools.HttpRequestParser | None = None  # of a head that came in pieces
+        self._parser: HttpRequestParser | None = None  # of a head that came in pieces
         self._request: Request | None = None
         self._body: RequestSink | None = None
         self._left = 0  # bytes of the body to come
@@ -134,24 +139,28 @@ class ServerCodec:
     def _feed_head(self, data: bytes) -> bytes:
         if data.startswith(b"\r\n") and not self._scanned:  # RFC 9112, section 2.2: one empty line is ignored
             data = data[2:]
-        stop = data.find(b"\r\n\r\n", max(self._scanned - 3, 0)) + 4
+        scanned = self._scanned
+        stop = data.find(b"\r\n\r\n", scanned - 3 if scanned > 3 else 0) + 4
         try:
-            if stop < 4:
+            if stop == len(data):
+                head, rest = data, b""
+            elif stop < 4:
                 self._partial_head(data)
                 return b""
-            rest = data[stop:]
-            head = data[:stop] if rest else data
-            if len(head) > self._limits.request_line and head.find(b"\r\n") > self._limits.request_line:
-                raise Refused(URI_TOO_LONG)
-            judged(self._parser, head[self._scanned :] if self._scanned else head, head)
+            else:
+                head, rest = data[:stop], data[stop:]
             lines = head[:-4].split(b"\r\n")
-            if len(lines) > self._limits.header_count or len(head) > self._limits.header_bytes:
-                self._judge_size(lines)
+            if len(head) > self._small:
+                self._judge_size(lines, len(head))
+            if self._parser is None:
+                judged(HttpRequestParser(NO_CALLBACKS), head, head)
+            else:
+                judged(self._parser, head[self._scanned :], head)
+                self._parser, self._scanned = None, 0
             request = parse_request(lines, self._rules, self._trusted, self._limits.body)
         except Refused as refused:
             self.refuse(refused.failure, data)
             return b""
-        self._parser, self._scanned = None, 0
         self._request = request
         self.keep_alive = request.keep_alive
         length = request.length
@@ -159,7 +168,12 @@ class ServerCodec:
             self.received = 0
             self._state = WAIT
             self._handler.on_head(request, b"", True)
-        elif length == CHUNKED:
+            return rest
+        return self._begin_body(request, length, rest)
+
+    def _begin_body(self, request: Request, length: int, rest: bytes) -> bytes:
+        """The head tells of a body, of which `rest` may hold all, a part or nothing."""
+        if length == CHUNKED:
             self.received = 0
             self._state = READ_CHUNKED
             self._chunked = ChunkedReader()
@@ -184,15 +198,17 @@ class ServerCodec:
         if len(data) > self._limits.header_bytes + self._limits.request_line:
             raise Refused(HEAD_TOO_LARGE)
         if self._parser is None:
-            self._parser, self._scanned = httptools.HttpRequestParser(NO_CALLBACKS), 0
+            self._parser, self._scanned = HttpRequestParser(NO_CALLBACKS), 0
         fresh, self._scanned, self._pending = data[self._scanned :], len(data), data
         if fresh and data != b"\r":
             judged(self._parser, fresh, data)
         elif fresh:
             self._scanned = 0
 
-    def _judge_size(self, lines: list[bytes]) -> None:
-        size = sum(map(len, lines)) + 2 * len(lines) - len(lines[0])
+    def _judge_size(self, lines: list[bytes], total: int) -> None:
+        if len(lines[0]) > self._limits.request_line:
+            raise Refused(URI_TOO_LONG)
+        size = total - len(lines[0])
         if len(lines) - 1 > self._limits.header_count or size > self._limits.header_bytes:
             raise Refused(HEAD_TOO_LARGE)
 
@@ -265,48 +281,49 @@ class ServerCodec:
     def send_interim(self, response: Response) -> None:
         """A 1xx response. HTTP/1.0 knows none (RFC 9110, section 15.2)."""
         if self._request is not None and not self._request.http10:
-            self._transport.write(b"\r\n".join([*response.lines, b"", b""]))
+            self._write(b"\r\n".join([*response.lines, b"", b""]))
 
-    def send_head(self, response: Response, extra: bytes, data: bytes, end: bool) -> int:
-        """The head, with the first data or all of it, in one write; how many bytes the head has.
+    def send_head(self, response: Response, extra: bytes, data: bytes, end: bool) -> None:
+        """The head, with the first data or all of it, in one write. `extra` are further field lines of ours.
 
-        `extra` are further field lines of ours. What says how long the body is, and whether the
-        connection stays, is decided here.
+        What says how long the body is, and whether the connection stays, is decided here.
         """
         request = self._request
         lines = response.lines
-        if response.status in _NO_BODY or (request is not None and request.method == b"HEAD"):
+        if response.length < 0 or not self.keep_alive or request is None or request.http10:
+            data = self._frame(response, data, end)
+        if request is not None and request.method == b"HEAD":
             data = b""
-        elif response.length < 0:
-            if request is not None and request.http10:
+        lines += (extra, b"", data)
+        self._write(b"\r\n".join(lines))
+
+    def _frame(self, response: Response, data: bytes, end: bool) -> bytes:
+        """Adds what tells the body's end and the connection's fate; the data as they are to be written."""
+        request = self._request
+        lines = response.lines
+        http10 = request is not None and request.http10
+        bodyless = response.status in _NO_BODY or (request is not None and request.method == b"HEAD")
+        if response.length < 0 and not bodyless:
+            if http10:
                 self.keep_alive = False  # only the end of the connection can tell the end of the body
                 self.ends_with_connection = True
             else:
-                self._chunking = True
+                self._chunking = not end
                 lines.append(CODING_CHUNKED)
-                if data:
-                    data = chunk(data)
-                if end:
-                    data += LAST
-                    self._chunking = False
+                data = (chunk(data) if data else b"") + (LAST if end else b"")
         if not self.keep_alive:
             lines.append(b"Connection: close")
-        elif request is not None and request.http10:
+        elif http10:
             lines.append(b"Connection: keep-alive")
-        lines.append(extra)
-        lines.append(b"")
-        lines.append(data)
-        message = b"\r\n".join(lines)
-        self._transport.write(message)
-        return len(message) - len(data)
+        return data
 
     def send_data(self, data: bytes) -> None:
-        self._transport.write(chunk(data) if self._chunking else data)
+        self._write(chunk(data) if self._chunking else data)
 
     def send_end(self, trailers: Sequence[bytes]) -> None:
         if self._chunking:
             self._chunking = False
-            self._transport.write(last_chunk(list(trailers)))
+            self._write(last_chunk(list(trailers)))
 
     def pause(self) -> None:
         """Reads no more from the client until `resume()`: the backend takes no more."""
@@ -335,16 +352,18 @@ class ClientCodec:
         "_sink",
         "_state",
         "_transport",
+        "_write",
         "reusable",
     )
 
     def __init__(self, transport: Transport, rules: Rules) -> None:
         self._transport = transport
+        self._write = transport.write
         self._rules = rules
         self._state = IDLE
         self._sink: ResponseSink | None = None
         self._pending = b""
-        self._parser: httptools.HttpResponseParser | None = None
+        self._parser: HttpResponseParser | None = None
         self._left = 0
         self._interim = 0
         self._chunked: ChunkedReader | None = None
@@ -354,14 +373,12 @@ class ClientCodec:
 
     # --- to the backend ---
 
-    def start(self, sink: ResponseSink) -> None:
-        """An attempt begins; `sink` is told of its response."""
+    def send_head(self, sink: ResponseSink, request: Request, extra: bytes, data: bytes, end: bool) -> None:
+        """Begins an attempt, whose response `sink` is told of: the head, with the first data or all of it,
+        in one write. `extra` are field lines of ours."""
         self._sink = sink
         self._state = READ_HEAD
         self._interim = 0
-
-    def send_head(self, request: Request, extra: bytes, data: bytes, end: bool) -> None:
-        """The head, with the first data or all of it, in one write. `extra` are field lines of ours."""
         self._head_request = request.method == b"HEAD"
         if request.length == CHUNKED:
             self._chunking = True
@@ -370,15 +387,15 @@ class ClientCodec:
             if end:
                 data += LAST
                 self._chunking = False
-        self._transport.write(b"\r\n".join([*request.lines, extra, b"", data]))
+        self._write(b"\r\n".join([*request.lines, extra, b"", data]))
 
     def send_data(self, data: bytes) -> None:
-        self._transport.write(chunk(data) if self._chunking else data)
+        self._write(chunk(data) if self._chunking else data)
 
     def send_end(self, trailers: Sequence[bytes]) -> None:
         if self._chunking:
             self._chunking = False
-            self._transport.write(last_chunk(list(trailers)))
+            self._write(last_chunk(list(trailers)))
 
     # --- from the backend ---
 
@@ -430,60 +447,66 @@ class ClientCodec:
             sink.on_end(reader.trailers)
 
     def _feed_head(self, data: bytes) -> None:
-        scanned = len(self._pending)
+        parser = self._parser
+        if parser is None:
+            parser, scanned = HttpResponseParser(NO_CALLBACKS), 0
+        else:
+            scanned = len(self._pending)
+            data = self._pending + data
+        stop = data.find(b"\r\n\r\n", scanned - 3 if scanned > 3 else 0) + 4
+        try:
+            parser.feed_data(data[scanned:stop] if stop >= 4 else data[scanned:])
+        except HttpParserUpgrade:
+            pass  # judged by its status below
+        except HttpParserError:
+            self._fail(BAD_RESPONSE)
+            return
+        if stop < 4:
+            self._pending, self._parser = data, parser
+            if len(data) > _MAX_RESPONSE_HEAD:
+                self._fail(BAD_RESPONSE)
+            return
         if scanned:
-            data, self._pending = self._pending + data, b""
-        while True:
-            parser = self._parser or httptools.HttpResponseParser(NO_CALLBACKS)
-            stop = data.find(b"\r\n\r\n", max(scanned - 3, 0)) + 4
-            try:
-                parser.feed_data(data[scanned:stop] if stop >= 4 else data[scanned:])
-            except httptools.HttpParserUpgrade:
-                pass  # judged by its status below
-            except httptools.HttpParserError:
-                self._fail(BAD_RESPONSE)
-                return
-            if stop < 4:
-                self._pending, self._parser = data, parser
-                if len(data) > _MAX_RESPONSE_HEAD:
-                    self._fail(BAD_RESPONSE)
-                return
-            self._parser, scanned = None, 0
-            response = parse_response(data[: stop - 4].split(b"\r\n"), self._rules)
-            if response is None or response.status == 101:
-                self._fail(BAD_RESPONSE)
-                return
-            data = data[stop:]
-            if response.status >= 200:
-                self._begin(response, data)
-                return
-            self._interim += 1
-            if self._interim > _MAX_INTERIM:
-                self._fail(BAD_RESPONSE)
-                return
-            assert self._sink is not None
+            self._parser, self._pending = None, b""
+        response = parse_response(data[: stop - 4].split(b"\r\n"), self._rules)
+        if response is None:
+            self._fail(BAD_RESPONSE)
+        elif response.status >= 200:
+            self._begin(response, data[stop:])
+        else:
+            self._interim_head(response, data[stop:])
+
+    def _interim_head(self, response: Response, rest: bytes) -> None:
+        """A 1xx is here, and what came behind it: the real one is still to come."""
+        self._interim += 1
+        if response.status == 101 or self._interim > _MAX_INTERIM:
+            self._fail(BAD_RESPONSE)
+            return
+        if self._sink is not None:
             self._sink.on_interim(response)
-            if not data or self._sink is None:
-                return
+        if rest and self._sink is not None:
+            self._feed_head(rest)
 
     def _begin(self, response: Response, rest: bytes) -> None:
         """A final response's head is here, with what came behind it."""
         sink = self._sink
         assert sink is not None
-        self.reusable = response.keep_alive
         length = response.length
         if self._head_request or response.status in _NO_BODY:
             length = 0
-        if length == 0 or 0 < length <= len(rest):
-            if len(rest) > length:
-                self.reusable = False
-                rest = rest[:length]
-            self._finish()
+        self.reusable = response.keep_alive
+        if length == len(rest):
+            self._state = IDLE
+            self._sink = None
             sink.on_head(response, rest, True)
-        elif length > 0:
+        elif length > len(rest):
             self._state = READ_LENGTH
             self._left = length - len(rest)
             sink.on_head(response, rest, False)
+        elif length >= 0:
+            self.reusable = False  # there is more than belongs to it
+            self._finish()
+            sink.on_head(response, rest[:length], True)
         elif length == UNTIL_CLOSE:
             self.reusable = False
             self._state = READ_REST

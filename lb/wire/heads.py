@@ -25,15 +25,35 @@ from lb.core.failure import (
     Failure,
 )
 from lb.core.message import CHUNKED, UNTIL_CLOSE, Request, Response
-from lb.wire import fields
-from lb.wire.fields import OWS, Rules, connection_options, content_length, valid_host, without
+from lb.wire.fields import (
+    CODING,
+    CONNECTION,
+    DROP,
+    EXPECT,
+    FORWARDED,
+    FORWARDED_FOR,
+    FORWARDED_HOST,
+    FORWARDED_PROTO,
+    HOST,
+    ID,
+    LENGTH,
+    OWS,
+    TOKEN,
+    VIA,
+    Rules,
+    connection_options,
+    content_length,
+    valid_host,
+    without,
+)
 
 CODING_CHUNKED = b"Transfer-Encoding: chunked"
 
 _version = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
-_token = re.compile(fields.TOKEN).fullmatch
+_token = re.compile(TOKEN).fullmatch
 _absolute = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?#]*)([^#]*)").fullmatch
 _spaced_chunked = re.compile(rb"\r\n(transfer-encoding):[ \t]*chunked[ \t]+\r\n", re.I)
+_ZERO = ord("0")
 NO_CALLBACKS = object()  # the parser only judges: the lines are cut here
 
 
@@ -45,10 +65,10 @@ class Refused(Exception):
         self.failure = failure
 
 
-def judged(parser: httptools.HttpRequestParser | None, fresh: bytes, head: bytes) -> None:
-    """Lets llhttp judge a request's head, or the fresh bytes of one that came in pieces. Raises Refused."""
+def judged(parser: httptools.HttpRequestParser, fresh: bytes, head: bytes) -> None:
+    """Lets llhttp judge the fresh bytes of a request's head. Raises Refused."""
     try:
-        (parser or httptools.HttpRequestParser(NO_CALLBACKS)).feed_data(fresh)
+        parser.feed_data(fresh)
     except httptools.HttpParserUpgrade:
         pass  # an offer that we don't take up; the head itself is good
     except httptools.HttpParserInvalidMethodError:
@@ -71,7 +91,7 @@ def _only_space_after_chunked(error: Exception, head: bytes) -> bool:
     if "Transfer-Encoding" not in str(error) or not _spaced_chunked.search(head):
         return False
     plain = _spaced_chunked.sub(rb"\r\n\1: chunked\r\n", head)
-    judged(None, plain, plain)
+    judged(httptools.HttpRequestParser(NO_CALLBACKS), plain, plain)
     return True
 
 
@@ -80,11 +100,11 @@ def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int
 
     The request gets the lines that are passed on, the request line first.
     """
-    start = lines[0].split(b" ")
-    if len(start) != 3:
-        raise Refused(BAD_REQUEST)
-    method, target, version = start
-    request = Request(method, target, b"", lines)
+    try:
+        method, target, version = lines[0].split(b" ")
+    except ValueError:  # not two spaces
+        raise Refused(BAD_REQUEST) from None
+    request = Request(method, target, lines)
     if version != b"HTTP/1.1":
         if version != b"HTTP/1.0":
             raise Refused(BAD_VERSION if _version(version) else BAD_REQUEST)
@@ -93,26 +113,26 @@ def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int
         lines[0] = b"%b %b HTTP/1.1" % (method, target)  # RFC 9110, section 2.5: our own version goes on
     connection = coding = length = None
     hosts = 0
-    for line in [line for line in lines[1:] if rules[line.partition(b":")[0]]]:
+    for line in rules.special(lines[1:]):
         name, _, value = line.partition(b":")
         value = value.strip(OWS)
-        rule = rules[name]
-        if rule == fields.HOST:
+        rule = rules.known[name]
+        if rule == HOST:
             hosts += 1
             request.host = value
             continue
         lines.remove(line)
-        if rule == fields.CONNECTION:
+        if rule == CONNECTION:
             connection = value if connection is None else connection + b"," + value
-        elif rule == fields.LENGTH:
+        elif rule == LENGTH:
             if length is not None:
                 raise Refused(BAD_FRAMING)
             length = value
-        elif rule == fields.CODING:
+        elif rule == CODING:
             if coding is not None:
                 raise Refused(BAD_FRAMING)
             coding = value
-        elif rule != fields.DROP:
+        elif rule != DROP:
             _take(request, rule, value, trusted, line)
     if method == b"CONNECT" or method == b"TRACE":
         raise Refused(METHOD_NOT_ALLOWED)
@@ -135,9 +155,9 @@ def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int
 
 def _take(request: Request, rule: int, value: bytes, trusted: bool, line: bytes) -> None:
     """The fields that we write ourselves, and read from those whom we trust."""
-    if rule == fields.VIA:
+    if rule == VIA:
         request.via = request.via + b", " + value if request.via else value
-    elif rule == fields.EXPECT:
+    elif rule == EXPECT:
         if not request.http10:  # RFC 9110, section 10.1.1: ignored in HTTP/1.0
             if value.lower() != b"100-continue" or request.expect_continue:
                 raise Refused(EXPECTATION_FAILED)
@@ -145,15 +165,15 @@ def _take(request: Request, rule: int, value: bytes, trusted: bool, line: bytes)
             request.lines.append(line)
     elif not trusted:
         return
-    elif rule == fields.ID:
+    elif rule == ID:
         request.given_id = value
-    elif rule == fields.FORWARDED_FOR:
+    elif rule == FORWARDED_FOR:
         request.forwarded_for = request.forwarded_for + b", " + value if request.forwarded_for else value
-    elif rule == fields.FORWARDED_PROTO:
+    elif rule == FORWARDED_PROTO:
         request.forwarded_proto = value
-    elif rule == fields.FORWARDED_HOST:
+    elif rule == FORWARDED_HOST:
         request.forwarded_host = value
-    elif rule == fields.FORWARDED:
+    elif rule == FORWARDED:
         request.lines.append(line)
 
 
@@ -227,27 +247,29 @@ def parse_response(lines: list[bytes], rules: Rules) -> Response | None:
     status, lines[0], http10 = judged_start
     length = UNTIL_CLOSE
     connection = None
-    for line in [line for line in lines[1:] if rules[line.partition(b":")[0]]]:
+    for line in rules.special(lines[1:]):
         name, _, value = line.partition(b":")
         value = value.strip(OWS)
-        rule = rules[name]
-        lines.remove(line)
-        if rule == fields.LENGTH:
+        rule = rules.known[name]
+        if rule == LENGTH:
             if length != UNTIL_CLOSE or not content_length(value):
                 return None
             length = int(value)
-        elif rule == fields.CODING:
+            if value[0] == _ZERO or status < 200 or status == 204:
+                lines.remove(line)
+                if status >= 200 and status != 204:
+                    lines.append(b"Content-Length: %d" % length)
+            continue  # it passes as it came
+        lines.remove(line)
+        if rule == CODING:
             if length != UNTIL_CLOSE or http10 or value.lower() != b"chunked":
                 return None
             length = CHUNKED
-        elif rule == fields.CONNECTION:
+        elif rule == CONNECTION:
             connection = value if connection is None else connection + b"," + value
-    response = Response(status, lines, length)
-    keep, named = connection_options(connection) if connection is not None else (None, ())
-    response.keep_alive = not http10 if keep is None else keep
+    if connection is None:
+        return Response(status, lines, length, not http10)
+    keep, named = connection_options(connection)
     if named:
-        response.lines[1:] = without(response.lines[1:], named)
-    if length >= 0 and status >= 200 and status != 204:
-        lines = response.lines
-        lines.append(b"Content-Length: %d" % length)
-    return response
+        lines[1:] = without(lines[1:], named)
+    return Response(status, lines, length, not http10 if keep is None else keep)

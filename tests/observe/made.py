@@ -63,5 +63,5 @@ def made_exchange(
     exchange.received_at = started + 0.0005
     exchange.ended = started + duration
     exchange.status, exchange.failure, exchange.bytes_out = status, failure, 14
-    exchange.attempts.extend(attempts)
+    exchange.attempts = tuple(attempts)
     return exchange

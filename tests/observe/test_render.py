@@ -7,8 +7,8 @@ from lb.observe.render import as_dict, explain
 from tests.observe.made import EPOCH, made_attempt, made_exchange, made_pool
 
 
-def through_json(exchange, policy="p2c"):
-    return json.loads(json.dumps(as_dict(exchange, EPOCH, policy)))
+def through_json(exchange):
+    return json.loads(json.dumps(as_dict(exchange, EPOCH)))
 
 
 def test_a_plain_exchange_as_dict():
@@ -34,6 +34,7 @@ def test_a_plain_exchange_as_dict():
         "policy": "p2c",
         "status": 200,
         "failure": None,
+        "no_pick": None,
         "bytes_in": 0,
         "bytes_out": 14,
         "received_ms": 0.5,
@@ -171,3 +172,25 @@ def test_a_client_cant_steer_the_terminal():
     text = explain(record)
     assert all(each.isprintable() for each in text.replace("\n", ""))
     assert r"/\x1b[2J\x07\n\x9b\xff\u202e" in text
+
+
+def test_why_nobody_was_picked():
+    pool = made_pool(2)
+    for backend in list(pool.backends.values()):
+        pool.set_health(backend, False)
+    assert pool.pick(None) is NO_ELIGIBLE
+    exchange = made_exchange(1, failure=NO_ELIGIBLE, status=503)
+    exchange.view = pool.view
+    text = explain(through_json(exchange))
+    assert text.endswith(
+        "No backend was picked. Left out: greeter-1 (unhealthy) and greeter-2 (unhealthy).\n"
+    )
+    assert "policy p2c" in text
+
+
+def test_of_many_left_out_the_first_are_named():
+    pool = made_pool(20)
+    for backend in list(pool.backends.values())[:12]:
+        pool.set_state(backend, "draining")
+    text = explain(through_json(made_exchange(1, [made_attempt(pool)])))
+    assert "greeter-8 (draining) and 4 more." in text

@@ -1,0 +1,115 @@
+"""What policies share: draws by weight, two at once, and the best one at hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+import tracemalloc
+from itertools import product
+from random import Random
+
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lb.balance.load import Ranking, Shares, two_of
+from lb.core.backend import Backend, BackendSpec
+from tests.balance.chance import LEAST, MOST, Scripted, assert_shares
+from tests.core.fleet import numbered
+
+weightings = pytest.mark.parametrize(
+    "weights", [(1, 1), (1,) * 7, (2, 1), (1, 2), (3, 1, 2), (1, 65535), (65535, 1), (65535,) * 3000 + (1,)]
+)
+
+
+def backends(weights: tuple[int, ...]) -> list[Backend]:
+    return [Backend(spec) for spec in numbered(weights)]
+
+
+class TestShares:
+    @weightings
+    def test_the_least_and_the_most_of_chance_hit_the_ends(self, weights: tuple[int, ...]) -> None:
+        fleet = backends(weights)
+        shares = Shares(fleet)
+        assert shares.draw(Scripted([LEAST])) is fleet[0]
+        assert shares.draw(Scripted([MOST])) is fleet[-1]
+
+    def test_each_point_belongs_to_one(self) -> None:
+        fleet = backends((3, 1, 2))
+        shares = Shares(fleet)
+        drawn = [shares.draw(Scripted([point / 6])).id for point in range(6)]
+        assert drawn == ["b0", "b0", "b0", "b1", "b2", "b2"]
+
+
+class TestTwoOf:
+    @weightings
+    def test_any_chance_gives_two_different_ones(self, weights: tuple[int, ...]) -> None:
+        """Two numbers are enough, however uneven the weights."""
+        shares = Shares(backends(weights))
+        for outcomes in product((LEAST, 0.25, 0.5, 0.75, MOST), repeat=2):
+            one, other = two_of(shares, Scripted(outcomes))
+            assert one is not other
+
+    def test_the_second_comes_by_the_weights_of_the_rest(self) -> None:
+        fleet = {backend.id: backend for backend in backends((3, 1, 2))}
+        draws = 12_000
+        rng = Random(5)
+        shares = Shares(list(fleet.values()))
+        pairs = Counter(f"{one.id} {other.id}" for one, other in (two_of(shares, rng) for _ in range(draws)))
+        expected = {
+            f"{one} {other}": fleet[one].weight / 6 * fleet[other].weight / (6 - fleet[one].weight)
+            for one, other in product(fleet, repeat=2)
+            if one != other
+        }
+        assert sum(expected.values()) == pytest.approx(1)
+        assert_shares(pairs, draws, expected)
+
+
+def by_load(backend: Backend) -> tuple[float, float]:
+    return backend.in_flight, 0.0
+
+
+class TestRanking:
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), max_size=300))
+    def test_the_first_is_always_a_lowest_and_the_first_of_equals(
+        self, changes: list[tuple[int, int]]
+    ) -> None:
+        fleet = backends((1,) * 6)
+        ranking = Ranking(fleet, by_load)
+        for which, load in changes:
+            fleet[which].in_flight = load
+            ranking.changed(fleet[which])
+            assert ranking.first(fleet) is min(fleet, key=by_load)
+
+    def test_of_a_part_it_is_the_lowest_there(self) -> None:
+        fleet = backends((1,) * 4)
+        for load, backend in enumerate(fleet):
+            backend.in_flight = load
+        ranking = Ranking(fleet, by_load)
+        assert ranking.first(fleet[2:]) is fleet[2]
+        assert ranking.first(fleet) is fleet[0]
+
+    def test_a_stranger_is_nobodys_business(self) -> None:
+        fleet = backends((1, 1))
+        ranking = Ranking(fleet, by_load)
+        stranger = Backend(BackendSpec("stranger", "h", 1))
+        stranger.in_flight = -1
+        ranking.changed(stranger)
+        assert ranking.first(fleet) is fleet[0]
+
+    def test_what_many_changes_have_outdated_is_forgotten(self) -> None:
+        """Also where another backend stays the best all the time, and nothing outdated comes up."""
+        fleet = backends((1, 1))
+        ranking = Ranking(fleet, by_load)
+        changes = 5000
+        tracemalloc.start()
+        try:
+            for load in range(1, changes):
+                fleet[1].in_flight = load
+                ranking.changed(fleet[1])
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert ranking.first(fleet) is fleet[0]
+        assert held < 10 * changes  # an entry alone has more bytes than that

@@ -1,0 +1,3 @@
+from tests.e2e.conftest import balancer, play
+
+__all__ = ["balancer", "play"]

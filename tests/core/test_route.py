@@ -1,0 +1,186 @@
+"""Which requests a route takes, where it sends them, and what it strips."""
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from lb.core.message import Request
+from lb.core.pool import Pool
+from lb.core.route import Match, Route, Routes, host_name
+from tests.core.fleet import made_pool
+from tests.core.messages import made_request
+
+
+def route_to(pool: Pool, match: Match | None = None, strip_prefix: str = "", name: str = "") -> Route:
+    return Route(match or Match(), [(pool, 1)], strip_prefix, name=name)
+
+
+def takes(match: Match, one: Request) -> bool:
+    return route_to(made_pool(), match).matches(one)
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        (b"shop.test", b"shop.test"),
+        (b"SHOP.Test", b"shop.test"),
+        (b"shop.test.", b"shop.test"),
+        (b"shop.test:8080", b"shop.test"),
+        (b"shop.test.:8080", b"shop.test"),
+        (b"shop.test:", b"shop.test"),
+        (b"127.0.0.1:80", b"127.0.0.1"),
+        (b"[::1]", b"[::1]"),
+        (b"[::1]:8080", b"[::1]"),
+        (b"[FE80::A]:8080", b"[fe80::a]"),
+        (b"", b""),
+    ],
+)
+def test_a_host_is_compared_by_its_name_alone(host: bytes, name: bytes) -> None:
+    assert host_name(host) == name
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host", "matches"),
+    [
+        (("shop.test",), b"shop.test", True),
+        (("shop.test",), b"Shop.TEST.:8080", True),
+        (("shop.test",), b"www.shop.test", False),
+        (("shop.test",), b"shop.test.evil.test", False),
+        (("shop.test",), b"notshop.test", False),
+        (("*.shop.test",), b"www.shop.test", True),
+        (("*.shop.test",), b"WWW.SHOP.TEST:443", True),
+        (("*.shop.test",), b"a.b.shop.test", True),
+        (("*.shop.test",), b"shop.test", False),
+        (("*.shop.test",), b"notshop.test", False),
+        (("*.shop.test",), b"www.shop.test.evil.test", False),
+        (("one.test", "*.two.test"), b"one.test", True),
+        (("one.test", "*.two.test"), b"a.two.test", True),
+        (("one.test", "*.two.test"), b"a.one.test", False),
+        (("[::1]",), b"[::1]:9000", True),
+        (("[::1]",), b"[::2]:9000", False),
+        (("shop.test",), b"", False),
+        (("*.shop.test",), b"", False),
+        ((), b"", True),
+    ],
+)
+def test_hosts(hosts: tuple[str, ...], host: bytes, matches: bool) -> None:
+    assert takes(Match(hosts=hosts), made_request(host=host)) is matches
+
+
+@pytest.mark.parametrize("prefix", ["/v1", "/v1/"])
+@pytest.mark.parametrize(
+    ("target", "matches"),
+    [
+        (b"/v1", True),
+        (b"/v1/", True),
+        (b"/v1/users", True),
+        (b"/v1?q=/v2", True),
+        (b"/v10", False),
+        (b"/v1.1", False),
+        (b"/v", False),
+        (b"/V1", False),
+        (b"/", False),
+        (b"/?/v1", False),
+        (b"/a/v1", False),
+        (b"*", False),
+    ],
+)
+def test_a_path_prefix_ends_on_a_segment_border(prefix: str, target: bytes, matches: bool) -> None:
+    assert takes(Match(path_prefix=prefix), made_request(target)) is matches
+
+
+def test_methods_are_case_sensitive() -> None:
+    match = Match(methods=("GET", "HEAD"))
+    assert takes(match, made_request(method=b"GET"))
+    assert takes(match, made_request(method=b"HEAD"))
+    assert not takes(match, made_request(method=b"POST"))
+    assert not takes(match, made_request(method=b"get"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "matches"),
+    [
+        ((b"X-Beta: 1",), True),
+        ((b"x-beta:1 ",), True),
+        ((b"X-Beta: 2",), False),
+        ((b"X-Beta: 1", b"X-Beta: 1"), False),
+        ((b"X-Beta:",), False),
+        ((b"X-Beta-Too: 1",), False),
+        ((), False),
+    ],
+)
+def test_headers_match_by_their_whole_value(fields: tuple[bytes, ...], matches: bool) -> None:
+    assert takes(Match(headers={"X-Beta": "1"}), made_request(b"/", *fields)) is matches
+
+
+def test_every_part_of_a_match_has_to_hold() -> None:
+    match = Match(hosts=("shop.test",), path_prefix="/v1", methods=("GET",), headers={"x-beta": "1"})
+    assert takes(match, made_request(b"/v1/a", b"X-Beta: 1"))
+    assert not takes(match, made_request(b"/v2/a", b"X-Beta: 1"))
+    assert not takes(match, made_request(b"/v1/a", b"X-Beta: 1", host=b"other.test"))
+    assert not takes(match, made_request(b"/v1/a", b"X-Beta: 1", method=b"PUT"))
+    assert not takes(match, made_request(b"/v1/a"))
+
+
+class TestTheTable:
+    def test_the_first_that_matches_wins(self) -> None:
+        pool = made_pool()
+        narrow = route_to(pool, Match(path_prefix="/v1/users"), name="narrow")
+        wide = route_to(pool, Match(path_prefix="/v1"), name="wide")
+        assert Routes([narrow, wide]).find(made_request(b"/v1/users/7")) is narrow
+        assert Routes([wide, narrow]).find(made_request(b"/v1/users/7")) is wide
+        assert Routes([narrow, wide]).find(made_request(b"/v1/orders")) is wide
+
+    def test_none_may_match(self) -> None:
+        table = Routes([route_to(made_pool(), Match(path_prefix="/v1"))])
+        assert table.find(made_request(b"/v2")) is None
+        assert table.catch_all is None
+        assert Routes([]).find(made_request()) is None
+        assert Routes([]).catch_all is None
+
+    def test_a_first_route_without_conditions_takes_all(self) -> None:
+        pool = made_pool()
+        everything = route_to(pool, Match(path_prefix="/"))
+        special = route_to(pool, Match(path_prefix="/v1"))
+        assert Routes([everything, special]).catch_all is everything
+        assert Routes([special, everything]).catch_all is None
+        assert Routes([special, everything]).find(made_request(b"*", method=b"OPTIONS")) is everything
+
+
+@pytest.mark.parametrize(
+    ("strip", "target", "rewritten"),
+    [
+        ("", b"/v1/users", b"/v1/users"),
+        ("/v1", b"/v1/users?q=1", b"/users?q=1"),
+        ("/v1/", b"/v1/users", b"/users"),
+        ("/v1", b"/v1", b"/"),
+        ("/v1", b"/v1/", b"/"),
+        ("/v1", b"/v1?q=1", b"/?q=1"),
+        ("/v1", b"/v1//evil.test", b"//evil.test"),
+    ],
+)
+def test_a_prefix_is_stripped(strip: str, target: bytes, rewritten: bytes) -> None:
+    assert route_to(made_pool(), Match(path_prefix=strip or "/"), strip).rewrite(target) == rewritten
+
+
+class TestSplit:
+    def test_shares_are_those_asked_for(self) -> None:
+        stable, canary = made_pool(), made_pool()
+        route = Route(Match(), [(stable, 95), (canary, 5)], rng=Random(1))
+        count = 20_000
+        drawn = Counter(route.choose_pool() for _ in range(count))
+        sigma = (count * 0.05 * 0.95) ** 0.5  # of a binomial
+        assert drawn[stable] + drawn[canary] == count
+        assert abs(drawn[canary] - 0.05 * count) < 5 * sigma
+
+    def test_a_share_of_nothing_gets_nothing(self) -> None:
+        first, none, last = made_pool(), made_pool(), made_pool()
+        route = Route(Match(), [(first, 1), (none, 0), (last, 1)], rng=Random(1))
+        assert {route.choose_pool() for _ in range(1000)} == {first, last}
+
+    def test_a_single_pool_is_known_beforehand(self) -> None:
+        pool = made_pool()
+        assert route_to(pool).pool is pool
+        assert route_to(pool).choose_pool() is pool
+        assert Route(Match(), [(pool, 1), (made_pool(), 1)]).pool is None

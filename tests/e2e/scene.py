@@ -1,0 +1,88 @@
+"""A scene: a running balancer, its backends and its clients, all of them real."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from string import Template
+
+from tests.conformance.strict import Response
+from tests.e2e.process import Balancer, running, until
+from tests.e2e.wire import Backend, Wire, connect
+
+ONE_BACKEND = """
+access_log: off
+pools: {greeter: {backends: [$a]}}
+"""
+
+
+class Stage:
+    """A balancer with sockets that listen for its backends, from one test to the next."""
+
+    def __init__(self, balancer: Balancer, sockets: dict[str, socket.socket]) -> None:
+        self.balancer = balancer
+        self.sockets = sockets
+
+
+@contextmanager
+def set_up(directory: Path, config: str) -> Iterator[Stage]:
+    """Runs a configuration. In it, $a, $b and so on are the addresses of backends."""
+    names = sorted(set(Template(config).get_identifiers()))
+    sockets = {name: socket.create_server(("127.0.0.1", 0), backlog=1024) for name in names}
+    addresses = {name: "{}:{}".format(*each.getsockname()) for name, each in sockets.items()}
+    try:
+        with running(directory, Template(config).substitute(addresses)) as balancer:
+            yield Stage(balancer, sockets)
+    finally:
+        for each in sockets.values():
+            each.close()
+
+
+class Scene:
+    """What one test plays with."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.balancer = stage.balancer
+        self.backends = {name: Backend(each) for name, each in stage.sockets.items()}
+        self._clients: list[Wire] = []
+
+    async def start(self) -> None:
+        for backend in self.backends.values():
+            await backend.start()
+
+    @property
+    def backend(self) -> Backend:
+        """The first backend, which mostly is the only one."""
+        return next(iter(self.backends.values()))
+
+    async def connect(self, port: int = 0) -> Wire:
+        """A new client."""
+        client = await connect(port or self.balancer.port)
+        self._clients.append(client)
+        return client
+
+    async def ask(self, request: bytes, method: str = "GET") -> Response:
+        """The response that a new client gets to one request."""
+        client = await self.connect()
+        await client.send(request)
+        response = await client.response(method)
+        client.close()
+        return response
+
+    async def close(self) -> None:
+        """Ends all, and sees that the balancer holds nothing of it."""
+        for client in self._clients:
+            client.abandon()
+        if self.balancer.process.poll() is None:
+            await asyncio.to_thread(until, self._all_ended, "the end of all requests", 4)
+        for backend in self.backends.values():
+            await backend.close()
+        await asyncio.sleep(0.01)  # what was aborted is closed in the next turns of the loop
+
+    def _all_ended(self) -> bool:
+        return not self.balancer.metric("lb_backend_in_flight") + self.balancer.metric(
+            "lb_client_connections"
+        )

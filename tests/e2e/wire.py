@@ -1,0 +1,279 @@
+"""Both ends of the balancer as raw bytes: clients that write them, and backends that see what arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+
+from tests.conformance.strict import Incomplete, Request, Response, parse_request, parse_response
+
+PATIENCE = 5.0  # seconds that anything may take which should happen at once
+PIECE = 1 << 18  # bytes that are read or written at once
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
+
+
+def get(path: str = "/", *fields: str, version: str = "1.1") -> bytes:
+    return head(f"GET {path} HTTP/{version}", "Host: a.example", *fields)
+
+
+def post(body: bytes, *fields: str, path: str = "/") -> bytes:
+    """A POST of a whole body with its length."""
+    return head(f"POST {path} HTTP/1.1", "Host: a.example", f"Content-Length: {len(body)}", *fields) + body
+
+
+def head(*lines: str) -> bytes:
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode("latin-1")
+
+
+def answer(body: bytes = b"ok", *fields: str, status: str = "200 OK") -> bytes:
+    return head(f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *fields) + body
+
+
+class Wire:
+    """One end of a connection. Whatever is awaited comes within PATIENCE, or the test fails."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.received = b""  # and not used yet
+        self.closed = ""  # "fin" or "rst" once the other end has closed
+
+    # --- out ---
+
+    async def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self._writer.write(piece)
+            async with asyncio.timeout(PATIENCE):
+                await self._writer.drain()
+
+    async def pour(self, size: int, patience: float, sent: list[int] | None = None) -> int:
+        """Sends so many bytes, or as many as are taken until nobody takes any for a while."""
+        done, piece = 0, bytes(PIECE)
+        while done < size:
+            self._writer.write(piece[: size - done])
+            try:
+                async with asyncio.timeout(patience):
+                    await self._writer.drain()
+            except TimeoutError:
+                break
+            done += min(PIECE, size - done)
+            if sent is not None:
+                sent[0] = done
+        return done
+
+    def push(self, data: bytes) -> None:
+        """Sends without waiting for anyone to take it."""
+        self._writer.write(data)
+
+    def stop_reading(self) -> None:
+        """Takes nothing more from the kernel, whose buffers then fill up."""
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    def go_on_reading(self) -> None:
+        self._writer.transport.resume_reading()  # type: ignore[attr-defined]
+
+    def end(self) -> None:
+        """Sends no more (a FIN), but still reads."""
+        self._writer.write_eof()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def reset(self) -> None:
+        """Closes with a RST."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
+    def abandon(self) -> None:
+        self._writer.transport.abort()
+
+    @property
+    def _socket(self) -> socket.socket:
+        found: socket.socket = self._writer.get_extra_info("socket")
+        return found
+
+    @property
+    def local_port(self) -> int:
+        return int(self._writer.get_extra_info("sockname")[1])
+
+    # --- in ---
+
+    async def _read(self) -> bool:
+        """Some more bytes; False where the other end has closed."""
+        try:
+            data = await self._reader.read(PIECE)
+        except ConnectionError:
+            self.closed = "rst"
+            return False
+        self.received += data
+        if not data:
+            self.closed = self.closed or "fin"
+        return bool(data)
+
+    async def until(self, mark: bytes) -> bytes:
+        """Everything up to these bytes, and them."""
+        async with asyncio.timeout(PATIENCE):
+            while mark not in self.received:
+                assert await self._read(), f"ended ({self.closed}) before {mark!r}: {self.received!r}"
+        found, mark, self.received = self.received.partition(mark)
+        return found + mark
+
+    async def request(self) -> Request:
+        """The next request, which has to be strictly well-formed."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    request, size = parse_request(self.received)
+                    break
+                except Incomplete:
+                    assert await self._read(), f"ended ({self.closed}) in a request: {self.received!r}"
+        assert not request.violations, (request.violations, request.head)
+        self.received = self.received[size:]
+        return request
+
+    async def response(self, method: str = "GET", patience: float = PATIENCE) -> Response:
+        """The next response, whole and strictly well-formed."""
+        response = await self.rest(method, patience)
+        assert response.complete, f"{self.closed or 'open'}, and this is all of it: {response}"
+        return response
+
+    async def rest(self, method: str = "GET", patience: float = PATIENCE) -> Response:
+        """The next response, or the beginning of one that the other end cut."""
+        async with asyncio.timeout(patience):
+            while True:
+                response = parse_response(self.received, method == "HEAD", self.closed)
+                if response.complete or response.violations or self.closed:
+                    break
+                await self._read()
+        assert not response.violations, (response.violations, response.head)
+        self.received = response.rest if response.complete else b""
+        return response
+
+    async def count(self, size: int, patience: float = 60.0) -> int:
+        """Reads so many bytes, or up to the end, and throws them away."""
+        done, self.received = len(self.received), b""
+        async with asyncio.timeout(patience):
+            while done < size and await self._read():
+                done += len(self.received)
+                self.received = b""
+        return done
+
+    async def ended(self, patience: float = PATIENCE) -> str:
+        """Waits for the other end to close without another byte: "fin" or "rst"."""
+        async with asyncio.timeout(patience):
+            while not self.closed:
+                await self._read()
+        assert not self.received, f"more came before the end: {self.received[:200]!r}"
+        return self.closed
+
+    async def gone(self, patience: float = PATIENCE) -> str:
+        """Waits for the other end to close, whatever it sends before."""
+        async with asyncio.timeout(patience):
+            while not self.closed:
+                self.received = b""
+                await self._read()
+        return self.closed
+
+    async def quiet(self, seconds: float) -> bool:
+        """Whether nothing comes for so long: no byte, no end."""
+        if self.received or self.closed:
+            return False
+        try:
+            async with asyncio.timeout(seconds):
+                await self._read()
+        except TimeoutError:
+            return True
+        return False
+
+
+Script = Callable[[Wire], Awaitable[None]]
+
+
+class Backend:
+    """A backend at a socket that listens already. Its connections are taken by the test, or by a script."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self.address = "{}:{}".format(*listening.getsockname())
+        self.connections = 0
+        self.script: Script | None = None
+        self._listening = listening
+        self._waiting: asyncio.Queue[Wire] = asyncio.Queue()
+        self._wires: list[Wire] = []
+        self._scripts: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(
+            self._on_connection, sock=self._listening.dup(), limit=PIECE
+        )
+
+    def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        wire = Wire(reader, writer)
+        self._wires.append(wire)
+        if self.script is None:
+            self._waiting.put_nowait(wire)
+        else:
+            self._scripts.add(asyncio.ensure_future(self._run(self.script, wire)))
+
+    async def _run(self, script: Script, wire: Wire) -> None:
+        try:
+            await script(wire)
+        except (ConnectionError, AssertionError, TimeoutError):
+            pass  # the connection has ended, and with it the script
+        finally:
+            wire.close()
+
+    async def accept(self) -> Wire:
+        """The next new connection."""
+        async with asyncio.timeout(PATIENCE):
+            return await self._waiting.get()
+
+    async def no_more(self, seconds: float = 0.2) -> bool:
+        """Whether nobody connects for so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                self._waiting.put_nowait(await self._waiting.get())
+        except TimeoutError:
+            return True
+        return False
+
+    async def close(self) -> None:
+        """Closes in order: the balancer has seen each connection end before the next test begins."""
+        self._server.close()
+        for task in self._scripts:
+            task.cancel()
+        await asyncio.gather(*self._scripts, return_exceptions=True)
+        for wire in self._wires:
+            if not wire.closed:
+                await _say_goodbye(wire)
+            wire.abandon()
+
+
+async def _say_goodbye(wire: Wire) -> None:
+    try:
+        wire.end()
+        async with asyncio.timeout(1):
+            while not wire.closed:
+                wire.received = b""
+                await wire._read()
+    except (OSError, RuntimeError, TimeoutError):
+        pass
+
+
+async def connect(port: int) -> Wire:
+    return Wire(*await asyncio.open_connection("127.0.0.1", port, limit=PIECE))
+
+
+def always(reply: bytes = OK) -> Script:
+    """A backend that gives every request the same answer, for as long as the connection lasts."""
+
+    async def serve(wire: Wire) -> None:
+        while True:
+            await wire.request()
+            await wire.send(reply)
+
+    return serve
