@@ -18,30 +18,30 @@ class Shares:
     def __init__(self, backends: Sequence[Backend]) -> None:
         self.backends = backends
         self.equal = len({backend.weight for backend in backends}) <= 1
-        self._ends = list(accumulate(backend.weight for backend in backends))
+        self.ends = list(accumulate(backend.weight for backend in backends))
 
     def draw(self, rng: Random) -> Backend:
         if self.equal:
             return self.backends[int(rng.random() * len(self.backends))]
-        return self.backends[bisect_right(self._ends, int(rng.random() * self._ends[-1]))]
-
-    def two(self, rng: Random) -> tuple[Backend, Backend]:
-        """Two different ones: the second from what the first one leaves of the sum of weights."""
-        ends, backends = self._ends, self.backends
-        i = bisect_right(ends, int(rng.random() * ends[-1]))
-        start, end = ends[i] - backends[i].weight, ends[i]
-        drawn = int(rng.random() * (ends[-1] - end + start))
-        return backends[i], backends[bisect_right(ends, drawn if drawn < start else drawn + end - start)]
+        return self.backends[bisect_right(self.ends, int(rng.random() * self.ends[-1]))]
 
 
 def two_of(shares: Shares, rng: Random) -> tuple[Backend, Backend]:
-    """Two different ones, drawn by weight. With replacement the busiest could win against itself."""
-    if not shares.equal:
-        return shares.two(rng)
+    """Two different ones, drawn by weight. With replacement the busiest could win against itself.
+
+    The second is drawn from what the first one leaves of the sum of weights.
+    """
     backends = shares.backends
-    i = int(rng.random() * len(backends))
-    j = int(rng.random() * (len(backends) - 1))
-    return backends[i], backends[j if j < i else j + 1]
+    if shares.equal:
+        count = len(backends)
+        i = int(rng.random() * count)
+        j = int(rng.random() * (count - 1))
+        return backends[i], backends[j if j < i else j + 1]
+    ends = shares.ends
+    i = bisect_right(ends, int(rng.random() * ends[-1]))
+    start, end = ends[i] - backends[i].weight, ends[i]
+    drawn = int(rng.random() * (ends[-1] - end + start))
+    return backends[i], backends[bisect_right(ends, drawn if drawn < start else drawn + end - start)]
 
 
 class Ranking:

@@ -27,7 +27,7 @@ class Attempt(AttemptRecord):
     __slots__ = ("_dial", "_exchange", "_upstream", "connection", "pool")
 
     def __init__(self, exchange: Exchange, pool: Pool, backend: Backend, started: float) -> None:
-        super().__init__(backend, started)
+        AttemptRecord.__init__(self, backend, started)
         self._exchange: Exchange | None = exchange
         self.pool = pool
         self.connection: UpstreamConnection | None = None

@@ -165,7 +165,6 @@ class ClientConnection(asyncio.Protocol):
     def on_head(self, request: Request, data: bytes, end: bool) -> Exchange:
         now = monotonic()
         self._exchange = exchange = Exchange(self, now)
-        self.plane.exchanges += 1
         if self.trusted and request.forwarded_for:
             exchange.client = client_address(
                 self.peer, request.forwarded_for, self.plane.identification.trusted_proxies
@@ -177,7 +176,6 @@ class ClientConnection(asyncio.Protocol):
     def on_malformed(self, failure: Failure, start: bytes) -> None:
         """Something that is no request gets an answer all the same, and a line in the log."""
         exchange = self._exchange = Exchange(self, monotonic())
-        self.plane.exchanges += 1
         exchange.id = self.plane.new_id()
         words = start[:4096].partition(b"\r\n")[0].split(b" ")
         if len(words) == 3:
@@ -189,7 +187,6 @@ class ClientConnection(asyncio.Protocol):
     def exchange_ended(self, exchange: Exchange, now: float) -> None:
         """The last exchange has ended: on to the next, or to the end of the connection."""
         self._exchange = None
-        self.plane.exchanges -= 1
         if self._closing:
             return
         if self.codec.keep_alive:
@@ -235,6 +232,11 @@ class ClientConnection(asyncio.Protocol):
         """The balancer is going: an idle connection gets a second in which it may still bring a request."""
         if self._exchange is None and not self._closing:
             self.deadline = min(self.deadline, monotonic() + 1.0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an exchange is under way."""
+        return self._exchange is not None
 
     def abort(self) -> None:
         self._closing = True

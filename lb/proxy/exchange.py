@@ -40,7 +40,7 @@ class Exchange(ExchangeRecord):
     )
 
     def __init__(self, connection: ClientConnection, started: float) -> None:
-        super().__init__(started, connection.listener_name, connection.client)
+        ExchangeRecord.__init__(self, started, connection.listener_name, connection.client)
         self._connection: ClientConnection | None = connection
         self._request: Request | None = None
         self._attempt: Attempt | None = None

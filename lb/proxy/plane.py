@@ -74,9 +74,13 @@ class Plane:
         )
         self.response_rules = response_rules(*ours)
         self.connections: set[ClientConnection] = set()
-        self.exchanges = 0  # in flight
         self.draining = False
         self.on_idle: Callable[[], object] = lambda: None  # the last connection has gone while draining
+
+    @property
+    def exchanges(self) -> int:
+        """How many are in flight."""
+        return sum(connection.busy for connection in self.connections)
 
     def link(self, pool: Pool, backend: Backend) -> Upstream:
         """A backend's connections, made when it is first picked."""

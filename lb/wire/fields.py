@@ -111,6 +111,9 @@ def members(value: bytes) -> list[bytes]:
     return [member for item in value.split(b",") if (member := item.strip(OWS).lower())]
 
 
+SAYS_NOTHING = frozenset((b"Connection: keep-alive", b"connection: keep-alive", b"Connection: Keep-Alive"))
+"""Lines that browsers and servers add though HTTP/1.1 keeps connections anyway: not looked at further."""
+
 _known_options: dict[bytes, tuple[bool | None, tuple[bytes, ...]]] = {}
 
 

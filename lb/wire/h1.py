@@ -406,27 +406,31 @@ class ClientCodec:
     def feed(self, data: bytes) -> None:
         """Takes bytes from the backend and tells of what they hold."""
         state = self._state
-        sink = self._sink
         if state == READ_HEAD:
             self._feed_head(data)
-        elif sink is None:
+            return
+        sink = self._sink
+        if sink is None:
             self.reusable = False  # bytes that belong to no response: nobody gets them
         elif state == READ_LENGTH:
-            left = self._left - len(data)
-            if left > 0:
-                self._left = left
-                sink.on_data(data)
-            else:
-                if left < 0:
-                    self.reusable = False
-                    data = data[:left]
-                self._finish()
-                sink.on_data(data)
-                sink.on_end(())
+            self._feed_length(data, sink)
         elif state == READ_CHUNKED:
             self._feed_chunked(data, sink)
         else:
             sink.on_data(data)
+
+    def _feed_length(self, data: bytes, sink: ResponseSink) -> None:
+        left = self._left - len(data)
+        if left > 0:
+            self._left = left
+            sink.on_data(data)
+            return
+        if left < 0:
+            self.reusable = False
+            data = data[:left]
+        self._finish()
+        sink.on_data(data)
+        sink.on_end(())
 
     def _feed_chunked(self, data: bytes, sink: ResponseSink) -> None:
         reader = self._chunked

@@ -38,6 +38,7 @@ from lb.wire.fields import (
     ID,
     LENGTH,
     OWS,
+    SAYS_NOTHING,
     TOKEN,
     VIA,
     Rules,
@@ -122,6 +123,8 @@ def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int
             request.host = value
             continue
         lines.remove(line)
+        if line in SAYS_NOTHING and not request.http10:
+            continue
         if rule == CONNECTION:
             connection = value if connection is None else connection + b"," + value
         elif rule == LENGTH:
@@ -248,6 +251,9 @@ def parse_response(lines: list[bytes], rules: Rules) -> Response | None:
     length = UNTIL_CLOSE
     connection = None
     for line in rules.special(lines[1:]):
+        if line in SAYS_NOTHING and not http10:
+            lines.remove(line)
+            continue
         name, _, value = line.partition(b":")
         value = value.strip(OWS)
         rule = rules.known[name]
