@@ -59,19 +59,19 @@ class ChunkedReader:
                 if not self._left:
                     self._state = _DATA_END
                 continue
-            limit = 2 if self._state == _DATA_END else _MAX_LINE
             stop = data.find(b"\r\n", at)
             if stop < 0:
-                self._wait_for_line_end(data[at:], limit)
+                self._wait_for_line_end(data[at:])
                 return b"".join(content), b""
             self._line(data[at:stop])
             at = stop + 2
         return content[0] if len(content) == 1 else b"".join(content), data[at:]
 
-    def _wait_for_line_end(self, start: bytes, limit: int) -> None:
+    def _wait_for_line_end(self, start: bytes) -> None:
         """A line whose end has not come yet: refused at once where it can become no good one."""
         body = start.removesuffix(b"\r")
-        if len(start) >= limit or b"\r" in body or b"\n" in body or (body and self._state == _DATA_END):
+        limit = _MAX_TRAILERS if self._state == _TRAILERS else _MAX_LINE
+        if len(body) > limit or b"\r" in body or b"\n" in body or (body and self._state == _DATA_END):
             raise ChunkedError("a line of the chunked coding is broken or too long")
         if self._state == _SIZE and body and not _size(body.partition(b";")[0].rstrip(b" \t")):
             raise ChunkedError("a chunk size is no hexadecimal number")

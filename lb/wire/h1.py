@@ -16,6 +16,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, Htt
 
 from lb.core.failure import (
     BAD_FRAMING,
+    BAD_REQUEST,
     BAD_RESPONSE,
     BODY_TOO_LARGE,
     HEAD_TOO_LARGE,
@@ -42,6 +43,7 @@ READ_HEAD, READ_LENGTH, READ_CHUNKED, READ_REST, WAIT, IDLE, CLOSED = range(7)
 _MAX_RESPONSE_HEAD = 131072  # bytes; more is no head but an attack or an accident
 _MAX_INTERIM = 64  # 1xx responses before the real one
 _NO_BODY = (204, 304)
+_CARRIAGE_RETURN = 13
 
 
 class ServerCodec:
@@ -64,6 +66,7 @@ class ServerCodec:
         "_request",
         "_rules",
         "_scanned",
+        "_skipped",
         "_small",
         "_state",
         "_transport",
@@ -89,6 +92,7 @@ class ServerCodec:
         self._pending = b""  # bytes that could not be used yet
         self._scanned = 0  # of them, how many hold no end of a head
         self._parser: HttpRequestParser | None = None  # of a head that came in pieces
+        self._skipped = False  # whether an empty line has been ignored in front of it
         self._request: Request | None = None
         self._body: RequestSink | None = None
         self._left = 0  # bytes of the body to come
@@ -137,16 +141,16 @@ class ServerCodec:
         self._feeding = False
 
     def _feed_head(self, data: bytes) -> bytes:
-        if data.startswith(b"\r\n") and not self._scanned:  # RFC 9112, section 2.2: one empty line is ignored
-            data = data[2:]
+        if data[0] <= _CARRIAGE_RETURN:
+            return self._skip_empty_line(data)
         scanned = self._scanned
         stop = data.find(b"\r\n\r\n", scanned - 3 if scanned > 3 else 0) + 4
         try:
-            if stop == len(data):
-                head, rest = data, b""
-            elif stop < 4:
+            if stop < 4:
                 self._partial_head(data)
                 return b""
+            if stop == len(data):
+                head, rest = data, b""
             else:
                 head, rest = data[:stop], data[stop:]
             lines = head[:-4].split(b"\r\n")
@@ -157,6 +161,7 @@ class ServerCodec:
             else:
                 judged(self._parser, head[self._scanned :], head)
                 self._parser, self._scanned = None, 0
+            self._skipped = False
             request = parse_request(lines, self._rules, self._trusted, self._limits.body)
         except Refused as refused:
             self.refuse(refused.failure, data)
@@ -170,6 +175,18 @@ class ServerCodec:
             self._handler.on_head(request, b"", True)
             return rest
         return self._begin_body(request, length, rest)
+
+    def _skip_empty_line(self, data: bytes) -> bytes:
+        """RFC 9112, section 2.2: one empty line in front of a request is ignored. llhttp ignores any number,
+        and bare line feeds too; we refuse those."""
+        if self._skipped or b"\r\n"[: len(data)] != data[:2]:
+            self.refuse(BAD_REQUEST, data)
+            return b""
+        if len(data) == 1:
+            self._pending = data
+            return b""
+        self._skipped = True
+        return data[2:]
 
     def _begin_body(self, request: Request, length: int, rest: bytes) -> bytes:
         """The head tells of a body, of which `rest` may hold all, a part or nothing."""
@@ -193,17 +210,15 @@ class ServerCodec:
 
     def _partial_head(self, data: bytes) -> None:
         """Keeps the beginning of a head, if it may still become a good one."""
-        if len(data) > self._limits.request_line and data.find(b"\r\n", 0, self._limits.request_line + 2) < 0:
+        longest = self._limits.request_line
+        if len(data) > longest + 1 and data.find(b"\r\n", 0, longest + 2) < 0:
             raise Refused(URI_TOO_LONG)
         if len(data) > self._limits.header_bytes + self._limits.request_line:
             raise Refused(HEAD_TOO_LARGE)
         if self._parser is None:
             self._parser, self._scanned = HttpRequestParser(NO_CALLBACKS), 0
         fresh, self._scanned, self._pending = data[self._scanned :], len(data), data
-        if fresh and data != b"\r":
-            judged(self._parser, fresh, data)
-        elif fresh:
-            self._scanned = 0
+        judged(self._parser, fresh, data)
 
     def _judge_size(self, lines: list[bytes], total: int) -> None:
         if len(lines[0]) > self._limits.request_line:
@@ -269,10 +284,10 @@ class ServerCodec:
         """The exchange has ended: on to the next request."""
         self._state = READ_HEAD
         self._request = self._body = None
-        if self._pending:
-            if not self._paused:
-                self._transport.resume_reading()
-            if not self._feeding:
+        if self._pending or self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+            if self._pending and not self._feeding:
                 pending, self._pending = self._pending, b""
                 self.feed(pending)
 

@@ -51,6 +51,7 @@ from lb.wire.fields import (
 CODING_CHUNKED = b"Transfer-Encoding: chunked"
 
 _version = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
+_reason = re.compile(rb"[\t \x21-\x7e\x80-\xff]*").fullmatch
 _token = re.compile(TOKEN).fullmatch
 _absolute = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?#]*)([^#]*)").fullmatch
 _spaced_chunked = re.compile(rb"\r\n(transfer-encoding):[ \t]*chunked[ \t]+\r\n", re.I)
@@ -79,9 +80,7 @@ def judged(parser: httptools.HttpRequestParser, fresh: bytes, head: bytes) -> No
     except httptools.HttpParserError as error:
         if _only_space_after_chunked(error, head):
             return
-        version = head.partition(b"\r\n")[0].rpartition(b" ")[2]
-        wrong_version = _version(version) and version not in (b"HTTP/1.1", b"HTTP/1.0")
-        raise Refused(BAD_VERSION if wrong_version else BAD_REQUEST) from None
+        raise Refused(BAD_VERSION if str(error) == "Invalid HTTP version" else BAD_REQUEST) from None
 
 
 def _only_space_after_chunked(error: Exception, head: bytes) -> bool:
@@ -227,7 +226,7 @@ def _judge_start(start: bytes) -> tuple[int, bytes, bool] | None:
     if start[:9] not in (b"HTTP/1.1 ", b"HTTP/1.0 ") or not start[9:12].isdigit():
         return None
     status = int(start[9:12])
-    if status < 100 or start[12:13] not in (b" ", b""):
+    if status < 100 or start[12:13] not in (b" ", b"") or not _reason(start[13:]):
         return None
     http10 = start[7:8] == b"0"
     if http10 or len(start) == 12:
