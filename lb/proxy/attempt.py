@@ -11,6 +11,7 @@ from lb.core.failure import CLIENT_GONE, RESPONSE_TIMEOUT, STALLED, Failure
 from lb.core.message import Response
 from lb.core.pool import Pool
 from lb.core.record import AttemptRecord
+from lb.proxy.timeouts import NEVER
 from lb.proxy.upstream import Dial, Upstream, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -56,7 +57,10 @@ class Attempt(AttemptRecord):
         self.connected = now
         self.connection = connection
         connection.attempt = self
-        connection.deadline = now + self._upstream.options.response_header
+        if exchange.request_complete:
+            connection.deadline = now + self._upstream.options.response_header
+        else:
+            connection.deadline = NEVER  # until then it is the client who is waited for
         exchange.on_connected(self, connection)
 
     # --- the request's body, from the exchange ---
@@ -65,12 +69,14 @@ class Attempt(AttemptRecord):
         connection = self.connection
         if connection is not None:
             self.sent += len(data)
-            connection.deadline = monotonic() + self._upstream.options.response_header
             connection.codec.send_data(data)
 
     def send_end(self, trailers: Sequence[bytes]) -> None:
-        if self.connection is not None:
-            self.connection.codec.send_end(trailers)
+        connection = self.connection
+        if connection is not None:
+            if not self.head_at:
+                connection.deadline = monotonic() + self._upstream.options.response_header
+            connection.codec.send_end(trailers)
 
     # --- from the backend ---
 
@@ -116,11 +122,16 @@ class Attempt(AttemptRecord):
         self.on_error(STALLED if self.head_at else RESPONSE_TIMEOUT)
 
     def on_blocked(self) -> None:
-        if self._exchange is not None:
+        """The backend takes no more of the request for now."""
+        if self._exchange is not None and self.connection is not None:
+            if not self._exchange.request_complete:
+                self.connection.deadline = monotonic() + self._upstream.options.idle
             self._exchange.on_backend_blocked()
 
     def on_writable(self) -> None:
-        if self._exchange is not None:
+        if self._exchange is not None and self.connection is not None:
+            if not self._exchange.request_complete and not self.head_at:
+                self.connection.deadline = NEVER
             self._exchange.on_backend_writable()
 
     @property

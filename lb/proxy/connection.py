@@ -87,13 +87,16 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is None:
             codec.feed(data)
             if self._exchange is None and codec.reading_head and not self._head_begun:
-                # the beginning of a head: from now on the client has so long for the rest of it
-                self._head_begun = True
-                self.deadline = monotonic() + self._options.request_header
+                self._await_head()
         else:
             codec.feed(data)
-            if codec.reading_body:
+            if codec.reading_body and not codec.paused:
                 self.deadline = monotonic() + self._options.request_body
+
+    def _await_head(self) -> None:
+        """The beginning of a head is here: the client has so long for the rest of it."""
+        self._head_begun = True
+        self.deadline = monotonic() + self._options.request_header
 
     def eof_received(self) -> bool:
         self._half_closed = True
@@ -193,6 +196,8 @@ class ClientConnection(asyncio.Protocol):
             self._head_begun = False
             self.deadline = now + self._options.keepalive
             self.codec.next()
+            if self.codec.reading_head and self._exchange is None:
+                self._await_head()
             if self._half_closed and self._exchange is None:
                 self._close()
         elif exchange.request_complete or self._half_closed:
@@ -232,6 +237,17 @@ class ClientConnection(asyncio.Protocol):
         """The balancer is going: an idle connection gets a second in which it may still bring a request."""
         if self._exchange is None and not self._closing:
             self.deadline = min(self.deadline, monotonic() + 1.0)
+
+    def hold(self) -> None:
+        """Reads no more of the body: the backend takes no more, and the client is not to blame."""
+        self.codec.pause()
+        self.deadline = NEVER
+
+    def let(self) -> None:
+        """Reads on."""
+        self.codec.resume()
+        if self.codec.reading_body:
+            self.deadline = monotonic() + self._options.request_body
 
     @property
     def busy(self) -> bool:

@@ -95,7 +95,8 @@ class Exchange(ExchangeRecord):
         if self._held is not None:
             data, self._held = b"".join(self._held), None
             attempt.sent = len(data)
-            connection.codec.resume()
+            if not self.request_complete:
+                connection.let()
         end = self.request_complete and not self._trailers
         extra = forwarded_fields(connection, request, self.id, attempt.backend)
         upstream.codec.send_head(attempt, request, extra, data, end)
@@ -114,7 +115,7 @@ class Exchange(ExchangeRecord):
                 self._held = []
             self._held.append(data)
             if self._connection is not None and sum(map(len, self._held)) >= _HELD:
-                self._connection.codec.pause()
+                self._connection.hold()
 
     def on_end(self, trailers: Sequence[bytes]) -> None:
         """The request is complete."""
@@ -231,11 +232,11 @@ class Exchange(ExchangeRecord):
 
     def on_backend_blocked(self) -> None:
         if self._connection is not None:
-            self._connection.codec.pause()
+            self._connection.hold()
 
     def on_backend_writable(self) -> None:
         if self._connection is not None:
-            self._connection.codec.resume()
+            self._connection.let()
 
     @property
     def takes_interim(self) -> bool:
@@ -256,7 +257,7 @@ class Exchange(ExchangeRecord):
                 connection.codec.keep_alive = False
             self.status = failure.status
             response, body = answer(failure, self.id, request.header(b"accept") if request else None)
-            self.bytes_out = len(body)
+            self.bytes_out = 0 if self.method == b"HEAD" else len(body)
             connection.codec.send_head(response, connection.plane.id_field + self.id, body, True)
         self._finish(monotonic())
 

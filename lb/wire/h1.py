@@ -42,6 +42,7 @@ READ_HEAD, READ_LENGTH, READ_CHUNKED, READ_REST, WAIT, IDLE, CLOSED = range(7)
 
 _MAX_RESPONSE_HEAD = 131072  # bytes; more is no head but an attack or an accident
 _MAX_INTERIM = 64  # 1xx responses before the real one
+_MAX_WAITING = 65536  # bytes of requests that a client may send ahead of its turn
 _NO_BODY = (204, 304)
 _CARRIAGE_RETURN = 13
 
@@ -49,7 +50,8 @@ _CARRIAGE_RETURN = 13
 class ServerCodec:
     """Reads requests and writes responses, one exchange at a time, in order.
 
-    What a client sends beyond the present request (pipelining) waits, with reading paused, until `next()`.
+    What a client sends beyond the present request (pipelining) waits until `next()`, and reading pauses when
+    too much of it does.
     """
 
     __slots__ = (
@@ -61,7 +63,6 @@ class ServerCodec:
         "_left",
         "_limits",
         "_parser",
-        "_paused",
         "_pending",
         "_request",
         "_rules",
@@ -74,6 +75,7 @@ class ServerCodec:
         "_write",
         "ends_with_connection",
         "keep_alive",
+        "paused",
         "received",
     )
 
@@ -99,7 +101,7 @@ class ServerCodec:
         self._chunked: ChunkedReader | None = None
         self._chunking = False  # whether the response is being sent chunked
         self._feeding = False
-        self._paused = False
+        self.paused = False  # whether the backend takes no more of the body
         self.keep_alive = True
         self.ends_with_connection = False  # whether the response's end is told by that of the connection
         self.received = 0  # bytes of the present request's body
@@ -136,7 +138,8 @@ class ServerCodec:
             else:
                 if state == WAIT and self.keep_alive:  # the next request waits for its turn
                     self._pending = data
-                    self._transport.pause_reading()
+                    if len(data) > _MAX_WAITING:  # up to there, reading tells when the client goes away
+                        self._transport.pause_reading()
                 break
         self._feeding = False
 
@@ -284,8 +287,8 @@ class ServerCodec:
         """The exchange has ended: on to the next request."""
         self._state = READ_HEAD
         self._request = self._body = None
-        if self._pending or self._paused:
-            self._paused = False
+        if self._pending or self.paused:
+            self.paused = False
             self._transport.resume_reading()
             if self._pending and not self._feeding:
                 pending, self._pending = self._pending, b""
@@ -342,13 +345,13 @@ class ServerCodec:
 
     def pause(self) -> None:
         """Reads no more from the client until `resume()`: the backend takes no more."""
-        self._paused = True
+        self.paused = True
         self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            if not self._pending:
+        if self.paused:
+            self.paused = False
+            if len(self._pending) <= _MAX_WAITING:
                 self._transport.resume_reading()
 
 
@@ -480,10 +483,11 @@ class ClientCodec:
         except HttpParserError:
             self._fail(BAD_RESPONSE)
             return
+        if (stop if stop >= 4 else len(data)) > _MAX_RESPONSE_HEAD:
+            self._fail(BAD_RESPONSE)
+            return
         if stop < 4:
             self._pending, self._parser = data, parser
-            if len(data) > _MAX_RESPONSE_HEAD:
-                self._fail(BAD_RESPONSE)
             return
         if scanned:
             self._parser, self._pending = None, b""
