@@ -82,7 +82,13 @@ class Pool:
     # --- membership and state ---
 
     def update(self, specs: Iterable[BackendSpec]) -> None:
-        """Takes the whole new set. Who stays (same ID, same address) keeps health, state and statistics."""
+        """Takes the whole new set. Who stays (same ID, same address) keeps health, state and statistics.
+
+        Raises ValueError where an ID comes twice; nothing is changed then.
+        """
+        specs = list(specs)
+        if len({spec.id for spec in specs}) < len(specs):
+            raise ValueError(f"pool {self.name}: two backends have the same ID")
         old, self.backends = self.backends, {}
         for spec in specs:
             known = old.get(spec.id)
@@ -118,7 +124,10 @@ class Pool:
             backend.candidate_of = None if reason else self
         self.eligible = tuple(backend for backend, reason in reasons if not reason)
         self.view = self._view(self.eligible, [(backend.id, reason) for backend, reason in reasons if reason])
-        self.policy.rebuild(self.eligible)
+        try:
+            self.policy.rebuild(self.eligible)
+        except Exception as error:  # noqa: BLE001 - see `pick`
+            self._policy_failed(error)
 
     def _view(self, candidates: tuple[Backend, ...], excluded: Sequence[tuple[str, str]]) -> PoolView:
         return PoolView(
@@ -174,7 +183,10 @@ class Pool:
         """An attempt begins."""
         backend.in_flight += 1
         if self._on_start is not None:
-            self._on_start(backend)
+            try:
+                self._on_start(backend)
+            except Exception as error:  # noqa: BLE001 - see `pick`
+                self._policy_failed(error)
 
     def connected(self, backend: Backend, seconds: float) -> None:
         """A new connection to this backend took so long."""
@@ -212,17 +224,29 @@ class Pool:
         backend.sent += sent
         backend.received += received
         if self._on_end is not None:
-            self._on_end(backend, started, failure)
+            try:
+                self._on_end(backend, started, failure)
+            except Exception as error:  # noqa: BLE001 - see `pick`
+                self._policy_failed(error)
 
     def _fallback(self, error: Exception, eligible: Sequence[Backend]) -> Backend:
-        """Serves the request all the same when the policy fails: the least busy. Logged once per pool."""
-        if not self.policy_errors:
-            log.error("pool %s: policy %s failed, the least busy backend is used instead: %r",
-                      self.name, self.policy_name, error, exc_info=error)  # fmt: skip
-        self.policy_errors += 1
+        """Serves the request all the same when the policy can't pick: the least busy."""
+        self._policy_failed(error)
         self._reason = f"the policy failed ({type(error).__name__}); the least busy one was taken"
         self._drawn = ()
         return min(eligible, key=_in_flight)
+
+    def _policy_failed(self, error: Exception) -> None:
+        """Counted each time, logged the first time."""
+        if not self.policy_errors:
+            log.error(
+                "pool %s: policy %s failed; where it can't pick, the least busy backend is used: %r",
+                self.name,
+                self.policy_name,
+                error,
+                exc_info=error,
+            )
+        self.policy_errors += 1
 
 
 def _overridden(policy: Policy, name: str) -> Callable[..., None] | None:

@@ -33,6 +33,7 @@ from lb.wire.heads import (
     NO_CALLBACKS,
     Refused,
     judged,
+    line_begun,
     parse_request,
     parse_response,
 )
@@ -219,6 +220,9 @@ class ServerCodec:
         if len(data) > self._limits.header_bytes + self._limits.request_line:
             raise Refused(HEAD_TOO_LARGE)
         if self._parser is None:
+            if line_begun(data):  # may still become anything: what is wrong shows when the line is whole
+                self._pending = data
+                return
             self._parser, self._scanned = HttpRequestParser(NO_CALLBACKS), 0
         fresh, self._scanned, self._pending = data[self._scanned :], len(data), data
         judged(self._parser, fresh, data)
@@ -577,7 +581,7 @@ class ClientCodec:
         if state == READ_REST and clean:
             sink.on_end(())
         elif state == READ_HEAD:
-            sink.on_error(BAD_RESPONSE if self._pending else RESET)
+            sink.on_error(BAD_RESPONSE if self._pending or self._interim else RESET)
         else:
             sink.on_error(RESPONSE_CUT)
 

@@ -53,6 +53,10 @@ CODING_CHUNKED = b"Transfer-Encoding: chunked"
 _version = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
 _reason = re.compile(rb"[\t \x21-\x7e\x80-\xff]*").fullmatch
 _token = re.compile(TOKEN).fullmatch
+
+line_begun = re.compile(rb"[\x20-\x7e]*\r?").fullmatch
+"""Whether these bytes are the beginning of a first line, with nothing in them that no line may have."""
+
 _absolute = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?#]*)([^#]*)").fullmatch
 _spaced_chunked = re.compile(rb"\r\n(transfer-encoding):[ \t]*chunked[ \t]+\r\n", re.I)
 _ZERO = ord("0")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 import tracemalloc
+from collections import Counter
 from itertools import product
 from random import Random
-
 
 import pytest
 from hypothesis import given, settings

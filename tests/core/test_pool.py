@@ -322,3 +322,31 @@ def test_a_policy_is_named_by_its_own_name_or_its_class() -> None:
     clock = made_pool().clock
     assert made_pool(policy="p2c").policy_name == "p2c"
     assert Pool("x", Derived(clock, Random(1)), clock).policy_name == "Derived"
+
+
+class TestWhatASourceMaySend:
+    def test_an_id_twice_is_refused_and_changes_nothing(self) -> None:
+        pool = made_pool(specs(a=1, b=1))
+        before = dict(pool.backends)
+        a = pool.backends["a"].spec
+        with pytest.raises(ValueError, match="the same ID"):
+            pool.update([a, a])
+        assert pool.backends == before
+
+
+@pytest.mark.parametrize("hook", ["rebuild", "on_start", "on_end"])
+def test_a_policy_that_fails_in_a_hook_costs_no_request(hook: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("broken")
+
+    class Broken(Balancer):
+        def pick(self, request: object, backends: Sequence[Backend]) -> Backend:
+            return backends[0]
+
+    setattr(Broken, hook, broken)
+    pool = made_pool(specs(a=1, b=1), Broken)
+    backend = picked(pool)
+    pool.start(backend)
+    pool.end(backend, 0.0, None, 200)
+    assert (backend.in_flight, backend.requests) == (0, {200: 1})
+    assert pool.policy_errors == 1

@@ -115,7 +115,7 @@ class ClientConversation:
         for piece in pieces:
             self.codec.feed(piece)
             while self.answers == LATER and self._awaits_answer():
-                self._answer()
+                self.answer()
         return self
 
     @property
@@ -126,7 +126,8 @@ class ClientConversation:
     def _awaits_answer(self) -> bool:
         return len(self.requests) > self._answered and self.requests[-1].ending == COMPLETE
 
-    def _answer(self) -> None:
+    def answer(self) -> None:
+        """The exchange ends, without a word: on to the next request."""
         self._answered += 1
         heard, head = self.requests[-1], self.heads[-1]
         assert self.codec.received == len(heard.body)
@@ -163,7 +164,7 @@ class ClientConversation:
     def on_end(self, trailers: Sequence[bytes]) -> None:
         self.requests[-1].on_end(trailers)
         if self.answers == AT_ONCE:
-            self._answer()
+            self.answer()
 
     def on_error(self, failure: Failure) -> None:
         self.requests[-1].on_error(failure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.wire.recording import AT_ONCE, LATER, ClientConversation, RequestHeard, every_cut, request
+from tests.wire.recording import AT_ONCE, LATER, NEVER, ClientConversation, RequestHeard, every_cut, request
 
 HOST = b"Host: shop.test\r\n"
 
@@ -262,6 +262,14 @@ def test_at_every_cut_the_same_is_understood(raw: bytes, heard: list[RequestHear
         assert conversation.wire.reading
 
 
+@pytest.mark.parametrize(
+    "raw", [b"\r\n\r\n" + get(), get() + b"\r\n\r\n" + get()], ids=["in front", "between"]
+)
+def test_two_empty_lines_are_ignored_or_refused_but_alike_at_every_cut(raw: bytes) -> None:
+    conversations = [ClientConversation().says(*pieces) for pieces in every_cut(raw)]
+    assert len({(len(each.requests), *each.refused) for each in conversations}) == 1
+
+
 @pytest.mark.parametrize("trusted", [True, False])
 def test_a_trusted_proxy_is_believed(trusted: bool) -> None:
     raw = get(
@@ -285,7 +293,7 @@ def test_a_trusted_proxy_is_believed(trusted: bool) -> None:
             assert conversation.requests == [request(b"GET /", b"Forwarded: for=1.1.1.1")]
         else:
             assert not head.given_id
-            assert not (head.forwarded_for or head.forwarded_proto or head.forwarded_host)
+            assert (head.forwarded_for, head.forwarded_proto, head.forwarded_host) == (b"", b"", b"")
             assert conversation.requests == [request(b"GET /")]
 
 
@@ -295,7 +303,7 @@ def test_each_version_is_known() -> None:
 
 
 def test_where_a_codec_stands() -> None:
-    conversation = ClientConversation(answers="never")
+    conversation = ClientConversation(answers=NEVER)
     codec = conversation.codec
 
     def stands() -> tuple[bool, bool, bool]:
@@ -312,7 +320,7 @@ def test_where_a_codec_stands() -> None:
     assert stands() == (False, False, True)
     conversation.says(b"c")
     assert stands() == (False, False, False)
-    codec.next()
+    conversation.answer()
     assert stands() == (True, False, False)
     conversation.says(post(CHUNKED))
     assert stands() == (False, False, True)
