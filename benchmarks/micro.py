@@ -68,7 +68,7 @@ def request_heads() -> Iterator[Subject]:
     """A request without a body, from the bytes to `on_head`."""
     from lb.core.message import Limits
     from lb.wire.fields import request_rules
-    from lb.wire.h1 import ServerCodec
+    from lb.wire.h1_server import ServerCodec
 
     for headers in (FEW, BROWSER):
         fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

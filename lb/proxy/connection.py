@@ -14,7 +14,7 @@ from lb.core.message import Request
 from lb.proxy.exchange import Exchange
 from lb.proxy.forward import constant_fields
 from lb.proxy.timeouts import NEVER, TICK
-from lb.wire.h1 import ServerCodec
+from lb.wire.h1_server import ServerCodec
 
 if TYPE_CHECKING:
     from lb.proxy.listener import Listener

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from lb.core.backend import Backend
 from lb.core.failure import CONNECT_FAILED, CONNECT_TIMEOUT, INTERNAL
 from lb.proxy.timeouts import NEVER
-from lb.wire.h1 import ClientCodec
+from lb.wire.h1_client import ClientCodec
 
 if TYPE_CHECKING:
     from lb.proxy.attempt import Attempt

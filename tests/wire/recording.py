@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from lb.core.failure import Failure
 from lb.core.message import Limits, Request, Response
 from lb.wire.fields import request_rules, response_rules
-from lb.wire.h1 import ClientCodec, ServerCodec
+from lb.wire.h1_client import ClientCodec
+from lb.wire.h1_server import ServerCodec
 from tests.core.messages import made_request
 
 COMPLETE = "complete"
