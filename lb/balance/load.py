@@ -33,9 +33,8 @@ def two_of(shares: Shares, rng: Random) -> tuple[Backend, Backend]:
     """
     backends = shares.backends
     if shares.equal:
-        count = len(backends)
-        i = int(rng.random() * count)
-        j = int(rng.random() * (count - 1))
+        others = len(backends) - 1
+        i, j = divmod(int(rng.random() * (others + 1) * others), others)
         return backends[i], backends[j if j < i else j + 1]
     ends = shares.ends
     i = bisect_right(ends, int(rng.random() * ends[-1]))

@@ -86,7 +86,7 @@ class ClientConnection(asyncio.Protocol):
         codec = self.codec
         if self._exchange is None:
             codec.feed(data)
-            if self._exchange is None and codec.reading_head and not self._head_begun:
+            if self._exchange is None and codec.pending and not self._head_begun and not self._closing:
                 self._await_head()
         else:
             codec.feed(data)
@@ -196,7 +196,7 @@ class ClientConnection(asyncio.Protocol):
             self._head_begun = False
             self.deadline = now + self._options.keepalive
             self.codec.next()
-            if self.codec.reading_head and self._exchange is None:
+            if self.codec.pending and self._exchange is None:
                 self._await_head()
             if self._half_closed and self._exchange is None:
                 self._close()

@@ -11,12 +11,16 @@ from lb.core.route import Route
 if TYPE_CHECKING:
     from lb.proxy.connection import ClientConnection
 
+_FORWARDED_HOST = b"\r\nX-Forwarded-Host: "
 VIA = b"1.1 lb"  # RFC 9110, section 7.6.3: the version received, and a pseudonym for us
 
 
 def constant_fields(peer: str, scheme: str) -> bytes:
-    """The lines that are the same for each request of a connection whose client adds nothing to them."""
-    return f"X-Forwarded-For: {peer}\r\nX-Forwarded-Proto: {scheme}\r\nVia: {VIA.decode()}".encode()
+    """The lines that are the same for each request of a connection whose client adds nothing to them.
+
+    With a line end in front, so that they need only be added.
+    """
+    return f"\r\nX-Forwarded-For: {peer}\r\nX-Forwarded-Proto: {scheme}\r\nVia: {VIA.decode()}".encode()
 
 
 def forwarded_fields(
@@ -25,11 +29,8 @@ def forwarded_fields(
     """Our own lines for a request. A trusted proxy's are continued; anybody else's have been dropped."""
     if request.via or request.http10 or connection.trusted:
         return b"\r\n".join(_lines(connection, request, request_id, backend))
-    return b"%b%b\r\nX-Forwarded-Host: %b\r\n%b" % (
-        connection.plane.id_field,
-        request_id,
-        request.host,
-        connection.constant_fields,
+    return (
+        connection.plane.id_field + request_id + _FORWARDED_HOST + request.host + connection.constant_fields
     )
 
 

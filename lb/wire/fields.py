@@ -8,7 +8,7 @@ take signs, underscores, superscripts, no-break spaces and the Kelvin sign for w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from ipaddress import AddressValueError, IPv6Address
 
 PASS, DROP, HOST, LENGTH, CODING, CONNECTION, EXPECT, ID = range(8)
@@ -56,44 +56,51 @@ _NOT_IN_TRAILERS = frozenset(_REQUEST_LAW) | frozenset(
 
 
 class Rules:
-    """What to do with a field, by its name as it was spelt. Spellings are judged once and then remembered.
+    """What to do with a field line. Lines come again and again (HPACK lives on it), so each is judged once.
+
+    `judged` has for a line 0 where it simply passes, or else its rule and value. It is bounded, and holds
+    only fields that are no secret and mostly alike: no cookies, no credentials, nothing unknown.
 
     A name that becomes one of the judged ones when `_` is read as `-`, as CGI and WSGI backends do, could
     forge it there, and is dropped.
     """
 
+    LINES = 4096  # how many are remembered
+    LONGEST = 256  # bytes of a line that is remembered
+
     def __init__(self, law: Mapping[bytes, int]) -> None:
         self._law = law
-        self.known: dict[bytes, int] = {}  # by spelling
+        self.judged: dict[bytes, tuple[int, bytes] | int] = {}
 
-    def special(self, lines: Sequence[bytes]) -> list[bytes]:
-        """Those of the field lines that don't simply pass. All their names are known afterwards."""
-        known = self.known
-        try:
-            return [line for line in lines if known[line.partition(b":")[0]]]
-        except KeyError:
-            return self._learn(lines)
+    def judge(self, line: bytes) -> tuple[int, bytes]:
+        """Rule and value of a line that has not come before."""
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        found = (self._rule(name), value.strip(OWS))
+        if len(line) <= self.LONGEST and name in _KEPT:
+            if len(self.judged) >= self.LINES:
+                self.judged.clear()  # those in use come back at once
+            self.judged[line] = found if found[0] else 0
+        return found
 
-    def _learn(self, lines: Sequence[bytes]) -> list[bytes]:
-        if len(self.known) > REMEMBERED:
-            self.known.clear()  # more spellings than anyone uses: an attack; those in use come back at once
-        special = []
-        for line in lines:
-            name = line.partition(b":")[0]
-            rule = self.known.get(name)
-            if rule is None:
-                rule = self._judge(name.lower())
-                if rule or len(name) <= 64:  # none of the judged ones is longer
-                    self.known[name] = rule
-            if rule:
-                special.append(line)
-        return special
-
-    def _judge(self, name: bytes) -> int:
+    def _rule(self, name: bytes) -> int:
         rule = self._law.get(name, PASS)
         if rule == PASS and b"_" in name and name.replace(b"_", b"-") in self._law:
             return DROP
         return rule
+
+
+_KEPT = frozenset(
+    b"""
+    accept accept-charset accept-encoding accept-language accept-ranges access-control-allow-headers
+    access-control-allow-methods access-control-allow-origin allow alt-svc cache-control connection
+    content-encoding content-language content-length content-type date dnt expires host keep-alive pragma
+    priority sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site
+    sec-fetch-user sec-gpc server strict-transport-security te transfer-encoding upgrade
+    upgrade-insecure-requests user-agent vary x-content-type-options x-frame-options x-powered-by
+    x-xss-protection
+    """.split()
+)
 
 
 def request_rules(id_header: str = "X-Request-ID") -> Rules:
@@ -110,9 +117,6 @@ def members(value: bytes) -> list[bytes]:
     """The members of a comma-separated list, in lower case, empty ones left out (RFC 9110, section 5.6.1)."""
     return [member for item in value.split(b",") if (member := item.strip(OWS).lower())]
 
-
-SAYS_NOTHING = frozenset((b"Connection: keep-alive", b"connection: keep-alive", b"Connection: Keep-Alive"))
-"""Lines that browsers and servers add though HTTP/1.1 keeps connections anyway: not looked at further."""
 
 _known_options: dict[bytes, tuple[bool | None, tuple[bytes, ...]]] = {}
 

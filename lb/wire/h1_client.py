@@ -145,11 +145,9 @@ class ClientCodec:
             sink.on_end(reader.trailers)
 
     def _feed_head(self, data: bytes) -> None:
-        parser = self._parser
-        if parser is None:
-            parser, scanned = HttpResponseParser(NO_CALLBACKS), 0
-        else:
-            scanned = len(self._pending)
+        parser = self._parser or HttpResponseParser(NO_CALLBACKS)
+        scanned = len(self._pending)
+        if scanned:
             data = self._pending + data
         stop = data.find(b"\r\n\r\n", scanned - 3 if scanned > 3 else 0) + 4
         try:
@@ -165,13 +163,12 @@ class ClientCodec:
         if stop < 4:
             self._pending, self._parser = data, parser
             return
-        if scanned:
-            self._parser, self._pending = None, b""
+        self._parser, self._pending = None, b""
         response = parse_response(data[: stop - 4].split(b"\r\n"), self._rules)
         if response is None:
             self._fail(BAD_RESPONSE)
         elif response.status >= 200:
-            self._begin(response, data[stop:])
+            self._begin(response, data[stop:], parser)
         else:
             self._interim_head(response, data[stop:])
 
@@ -186,7 +183,7 @@ class ClientCodec:
         if rest and self._sink is not None:
             self._feed_head(rest)
 
-    def _begin(self, response: Response, rest: bytes) -> None:
+    def _begin(self, response: Response, rest: bytes, parser: HttpResponseParser) -> None:
         """A final response's head is here, with what came behind it."""
         sink = self._sink
         assert sink is not None
@@ -195,6 +192,9 @@ class ClientCodec:
             length = 0
         self.reusable = response.keep_alive
         if length == len(rest):
+            if length:  # llhttp steps over the body, and is good for the next head
+                parser.feed_data(rest)
+                self._parser = parser
             self._state = IDLE
             self._sink = None
             sink.on_head(response, rest, True)

@@ -57,7 +57,6 @@ class ServerCodec:
         "_left",
         "_limits",
         "_parser",
-        "_pending",
         "_request",
         "_rules",
         "_scanned",
@@ -70,6 +69,7 @@ class ServerCodec:
         "ends_with_connection",
         "keep_alive",
         "paused",
+        "pending",
         "received",
     )
 
@@ -85,9 +85,9 @@ class ServerCodec:
         self._rules = rules
         self._trusted = trusted  # whether X-Forwarded-* and the request ID of this client are believed
         self._state = READ_HEAD
-        self._pending = b""  # bytes that could not be used yet
+        self.pending = b""  # bytes that could not be used yet
         self._scanned = 0  # of them, how many hold no end of a head
-        self._parser: HttpRequestParser | None = None  # of a head that came in pieces
+        self._parser: HttpRequestParser | None = None  # of a head that came in pieces, or for the next one
         self._skipped = False  # whether an empty line has been ignored in front of it
         self._request: Request | None = None
         self._body: RequestSink | None = None
@@ -105,12 +105,12 @@ class ServerCodec:
     @property
     def idle(self) -> bool:
         """Between requests, with nothing of the next one here yet."""
-        return self._state == READ_HEAD and not self._pending
+        return self._state == READ_HEAD and not self.pending
 
     @property
     def reading_head(self) -> bool:
         """Whether a part of a head is here, and the rest is awaited."""
-        return self._state == READ_HEAD and bool(self._pending)
+        return self._state == READ_HEAD and bool(self.pending)
 
     @property
     def reading_body(self) -> bool:
@@ -118,8 +118,8 @@ class ServerCodec:
 
     def feed(self, data: bytes) -> None:
         """Takes bytes from the client and tells of what they hold."""
-        if self._pending:
-            data, self._pending = self._pending + data, b""
+        if self.pending:
+            data, self.pending = self.pending + data, b""
         self._feeding = True
         while data:
             state = self._state
@@ -131,7 +131,7 @@ class ServerCodec:
                 data = self._feed_chunked(data)
             else:
                 if state == WAIT and self.keep_alive:  # the next request waits for its turn
-                    self._pending = data
+                    self.pending = data
                     if len(data) > _MAX_WAITING:  # up to there, reading tells when the client goes away
                         self._transport.pause_reading()
                 break
@@ -153,11 +153,12 @@ class ServerCodec:
             lines = head[:-4].split(b"\r\n")
             if len(head) > self._small:
                 self._judge_size(lines, len(head))
-            if self._parser is None:
-                judged(HttpRequestParser(NO_CALLBACKS), head, head)
+            parser = self._parser or HttpRequestParser(NO_CALLBACKS)
+            if scanned:
+                judged(parser, head[scanned:], head)
+                self._scanned = 0
             else:
-                judged(self._parser, head[self._scanned :], head)
-                self._parser, self._scanned = None, 0
+                judged(parser, head, head)
             self._skipped = False
             request = parse_request(lines, self._rules, self._trusted, self._limits.body)
         except Refused as refused:
@@ -167,10 +168,13 @@ class ServerCodec:
         self.keep_alive = request.keep_alive
         length = request.length
         if not length:
+            # Only here llhttp is at the beginning of a message again, and good for the next one.
+            self._parser = parser if request.keep_alive else None
             self.received = 0
             self._state = WAIT
             self._handler.on_head(request, b"", True)
             return rest
+        self._parser = None
         return self._begin_body(request, length, rest)
 
     def _skip_empty_line(self, data: bytes) -> bytes:
@@ -180,7 +184,7 @@ class ServerCodec:
             self.refuse(BAD_REQUEST, data)
             return b""
         if len(data) == 1:
-            self._pending = data
+            self.pending = data
             return b""
         self._skipped = True
         return data[2:]
@@ -212,12 +216,12 @@ class ServerCodec:
             raise Refused(URI_TOO_LONG)
         if len(data) > self._limits.header_bytes + self._limits.request_line:
             raise Refused(HEAD_TOO_LARGE)
+        if not self._scanned and line_begun(data):
+            self.pending = data  # may still become anything: what is wrong shows when the line is whole
+            return
         if self._parser is None:
-            if line_begun(data):  # may still become anything: what is wrong shows when the line is whole
-                self._pending = data
-                return
-            self._parser, self._scanned = HttpRequestParser(NO_CALLBACKS), 0
-        fresh, self._scanned, self._pending = data[self._scanned :], len(data), data
+            self._parser = HttpRequestParser(NO_CALLBACKS)
+        fresh, self._scanned, self.pending = data[self._scanned :], len(data), data
         judged(self._parser, fresh, data)
 
     def _judge_size(self, lines: list[bytes], total: int) -> None:
@@ -277,18 +281,18 @@ class ServerCodec:
     def close(self) -> None:
         """Takes nothing from the client any more."""
         self._state = CLOSED
-        self._pending = b""
+        self.pending = b""
         self.keep_alive = False
 
     def next(self) -> None:
         """The exchange has ended: on to the next request."""
         self._state = READ_HEAD
         self._request = self._body = None
-        if self._pending or self.paused:
+        if self.pending or self.paused:
             self.paused = False
             self._transport.resume_reading()
-            if self._pending and not self._feeding:
-                pending, self._pending = self._pending, b""
+            if self.pending and not self._feeding:
+                pending, self.pending = self.pending, b""
                 self.feed(pending)
 
     # --- to the client ---
@@ -348,5 +352,5 @@ class ServerCodec:
     def resume(self) -> None:
         if self.paused:
             self.paused = False
-            if len(self._pending) <= _MAX_WAITING:
+            if len(self.pending) <= _MAX_WAITING:
                 self._transport.resume_reading()

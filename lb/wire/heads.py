@@ -37,8 +37,7 @@ from lb.wire.fields import (
     HOST,
     ID,
     LENGTH,
-    OWS,
-    SAYS_NOTHING,
+    PASS,
     TOKEN,
     VIA,
     Rules,
@@ -59,7 +58,7 @@ line_begun = re.compile(rb"[\x20-\x7e]*\r?").fullmatch
 
 _absolute = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?#]*)([^#]*)").fullmatch
 _spaced_chunked = re.compile(rb"\r\n(transfer-encoding):[ \t]*chunked[ \t]+\r\n", re.I)
-_ZERO = ord("0")
+_ZERO, _HASH = b"0#"
 NO_CALLBACKS = object()  # the parser only judges: the lines are cut here
 
 
@@ -117,17 +116,16 @@ def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int
         lines[0] = b"%b %b HTTP/1.1" % (method, target)  # RFC 9110, section 2.5: our own version goes on
     connection = coding = length = None
     hosts = 0
-    for line in rules.special(lines[1:]):
-        name, _, value = line.partition(b":")
-        value = value.strip(OWS)
-        rule = rules.known[name]
+    judged = rules.judged
+    for line in [line for line in lines[1:] if judged.get(line, 1)]:
+        rule, value = judged.get(line) or rules.judge(line)  # type: ignore[misc] # a 0 was left out above
         if rule == HOST:
             hosts += 1
             request.host = value
             continue
-        lines.remove(line)
-        if line in SAYS_NOTHING and not request.http10:
+        if rule == PASS:
             continue
+        lines.remove(line)
         if rule == CONNECTION:
             connection = value if connection is None else connection + b"," + value
         elif rule == LENGTH:
@@ -144,7 +142,7 @@ def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int
         raise Refused(METHOD_NOT_ALLOWED)
     if hosts != 1 and (hosts or not request.http10):
         raise Refused(BAD_HOST)
-    if target[:1] != b"/" or b"#" in target or not target.isascii():
+    if target[:1] != b"/" or _HASH in target or not target.isascii():
         _judge_target(request)
     if hosts and not valid_host(request.host):
         raise Refused(BAD_HOST)
@@ -253,13 +251,11 @@ def parse_response(lines: list[bytes], rules: Rules) -> Response | None:
     status, lines[0], http10 = judged_start
     length = UNTIL_CLOSE
     connection = None
-    for line in rules.special(lines[1:]):
-        if line in SAYS_NOTHING and not http10:
-            lines.remove(line)
+    judged = rules.judged
+    for line in [line for line in lines[1:] if judged.get(line, 1)]:
+        rule, value = judged.get(line) or rules.judge(line)  # type: ignore[misc] # a 0 was left out above
+        if rule == PASS:
             continue
-        name, _, value = line.partition(b":")
-        value = value.strip(OWS)
-        rule = rules.known[name]
         if rule == LENGTH:
             if length != UNTIL_CLOSE or not content_length(value):
                 return None
