@@ -1,13 +1,13 @@
 """A balancing policy of your own, in one file.
 
-Put the file on PYTHONPATH, name it in the configuration,
+Put the file beside the configuration, or on PYTHONPATH, and name it there:
 
     pools:
       greeter:
         balancer: my_policy:FewestBytes
         backends: [127.0.0.1:9001, 127.0.0.1:9002, 127.0.0.1:9003]
 
-start with `PYTHONPATH=examples lb serve -c lb.yaml`, and `lb explain REQUEST_ID` shows its reason.
+`lb explain REQUEST_ID` shows its reason.
 """
 
 from lb.balance import Balancer

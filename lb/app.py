@@ -238,6 +238,7 @@ async def serve(config: Config, say: Callable[[str], None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: reloading is not there yet; restart instead")
     await app.start()
     for listener in app.listeners:
         say(f"listening on http://{listener.name}")

@@ -32,7 +32,7 @@ class Balancer:
     """
 
     name: ClassVar[str] = ""
-    reason: str = ""
+    reason: str = "the policy's choice"
     looked: Sequence[Backend] = ()
 
     def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:

@@ -9,13 +9,13 @@ from lb.core.message import Request
 
 
 class PowerOfTwo(Balancer, name="p2c"):
-    """Of two drawn at random, the less busy. O(1), and the busiest of all is never picked.
+    """Of two drawn at random, the less busy: O(1), and the busiest of all is never picked.
 
-    Where the weights of the two differ, the chance of each is as its weight over its requests in flight
-    (and this one), so that idle backends get just their shares.
+    With different weights drawing is O(log n); where those of the two differ, the chance of each is as its
+    weight over its requests in flight (and this one), so that idle backends get just their shares.
     """
 
-    reason = "the less busy of two drawn at random"
+    reason = "not the busier of two drawn at random"
     shares = Shares(())
 
     def rebuild(self, backends: Sequence[Backend]) -> None:

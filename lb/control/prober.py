@@ -9,6 +9,7 @@ import random
 import socket
 from collections.abc import Container
 from dataclasses import dataclass
+from time import monotonic
 from typing import Literal
 
 import aiohttp
@@ -131,7 +132,7 @@ class Prober:
             task.cancel()
 
     async def _run(self, probing: _Probing, delay: float) -> None:
-        now = asyncio.get_running_loop().time
+        now = monotonic
         await asyncio.sleep(delay)
         while True:
             began = now()

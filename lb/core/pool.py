@@ -35,6 +35,7 @@ class PoolView(NamedTuple):
 
     policy: str
     candidates: tuple[Backend, ...]  # all eligible ones; empty where there are too many to remember
+    weights: tuple[int, ...]  # theirs
     candidates_total: int
     excluded: tuple[tuple[str, str], ...]  # (ID, reason) of who was no candidate, the first few
     excluded_total: int
@@ -63,7 +64,7 @@ class Pool:
     def __init__(self, name: str, policy: Policy, clock: Clock, starts_healthy: bool = True) -> None:
         self.name = name
         self.policy = policy
-        self.policy_name = type(policy).__dict__.get("name") or type(policy).__name__
+        self.policy_name = type(policy).__dict__.get("name") or _full_name(type(policy))
         self.clock = clock
         self.starts_healthy = starts_healthy  # false where a first good probe has to come first
         self.backends: dict[str, Backend] = {}
@@ -71,7 +72,7 @@ class Pool:
         self.rejected: dict[str, int] = {}  # exchanges that got no backend, by failure
         self.policy_errors = 0
         self.on_removed: Callable[[Backend], object] = lambda backend: None
-        self.view = PoolView(self.policy_name, (), 0, (), 0)
+        self.view = PoolView(self.policy_name, (), (), 0, (), 0)
         self._last = self.view  # of the last pick: another one after a failed attempt
         self._reason = ""
         self._drawn: Sequence[Backend] = ()
@@ -130,9 +131,11 @@ class Pool:
             self._policy_failed(error)
 
     def _view(self, candidates: tuple[Backend, ...], excluded: Sequence[tuple[str, str]]) -> PoolView:
+        remembered = candidates if len(candidates) <= REMEMBERED else ()
         return PoolView(
             self.policy_name,
-            candidates if len(candidates) <= REMEMBERED else (),
+            remembered,
+            tuple(backend.weight for backend in remembered),
             len(candidates),
             tuple(excluded[:REMEMBERED]),
             len(excluded),
@@ -247,6 +250,10 @@ class Pool:
                 exc_info=error,
             )
         self.policy_errors += 1
+
+
+def _full_name(policy: type) -> str:
+    return f"{policy.__module__}:{policy.__qualname__}"
 
 
 def _overridden(policy: Policy, name: str) -> Callable[..., None] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,7 +51,7 @@ class Demo:
             if once:
                 return
             self._console.print(f"\nTry it:  curl -i http://{address}/")
-            self._console.print(f"         {_command()} explain REQUEST_ID --admin http://{admin}")
+            self._console.print(f"         {_command()} explain --admin http://{admin} REQUEST_ID")
             self._console.print("Ctrl-C ends it all.", style="dim")
             with contextlib.suppress(KeyboardInterrupt):
                 _wait_for_interrupt()
@@ -111,7 +112,7 @@ class Demo:
             record = ask(admin, f"/api/requests/{request_id}")
         except Unanswered as error:
             raise DemoFailed(str(error)) from error
-        self._console.print(f"\n[bold]$ {_command()} explain {request_id}[/]")
+        self._console.print(f"\n[bold]$ {_command()} explain --admin http://{admin} {request_id}[/]")
         self._console.print(explain(record), markup=False)
 
 
@@ -138,7 +139,13 @@ pools:
 
 
 def _command() -> str:
-    return "lb" if Path(sys.argv[0]).name == "lb" else "python -m lb"
+    """How this very program is called from here."""
+    program = Path(sys.argv[0])
+    if program.name != "lb":
+        return "python -m lb"
+    if shutil.which("lb") == str(program):
+        return "lb"
+    return str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program)
 
 
 @contextlib.contextmanager

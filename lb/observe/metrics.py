@@ -224,7 +224,7 @@ def _of_pools(pools: Mapping[str, Pool]) -> Iterator[Family]:
     yield Family(
         "lb_policy_errors_total",
         "counter",
-        "Picks in which the pool's policy failed.",
+        "Calls in which the pool's policy failed.",
         _each(rows, lambda pool: pool.policy_errors),
     )
 

@@ -75,20 +75,21 @@ def _attempt(attempt: AttemptRecord, started: float, previous: AttemptRecord | N
 def _pick(seen: Seen, picked: Backend) -> dict[str, Any]:
     view, loads, drawn, reason = seen
     candidates = view.candidates or drawn
-    shown: list[tuple[Backend, int | None]] = list(zip(candidates, loads, strict=True))
+    weights = view.weights or [backend.weight for backend in drawn]
+    shown: list[tuple[Backend, int | None, int]] = list(zip(candidates, loads, weights, strict=True))
     if picked not in candidates:  # a large pool shows only what the policy drew, and that may be nothing
-        shown.append((picked, None))
+        shown.append((picked, None, picked.weight))
     return {
         "reason": reason,
         "candidates": [
             {
                 "id": backend.id,
                 "in_flight": load,
-                "weight": backend.weight,
+                "weight": weight,
                 "drawn": backend in drawn,
                 "picked": backend is picked,
             }
-            for backend, load in shown
+            for backend, load, weight in shown
         ],
         "candidates_total": view.candidates_total,
         **_left_out(view),
@@ -169,7 +170,7 @@ def _elsewhere(attempt: dict[str, Any]) -> str:
 def _explain_pick(attempt: dict[str, Any]) -> Iterator[str]:
     pick = attempt["pick"]
     if attempt["redialled"]:
-        yield "  The same backend once more, over a new connection: the reused one had been closed."
+        yield "  The same backend once more, over a new connection: the reused one broke without an answer."
         return
     if pick is None:
         yield "  Why it was picked was not recorded."

@@ -181,7 +181,7 @@ class Exchange(ExchangeRecord):
             connection.codec.close()
             connection.cut()
             self._finish(monotonic())
-        elif self._closed_while_idle(attempt, failure):
+        elif self._reused_one_broke(attempt, failure):
             again = self._attempt = Attempt(self, attempt.pool, attempt.backend, monotonic())
             again.seen = attempt.seen
             self.attempts = (*self.attempts, again)
@@ -189,8 +189,8 @@ class Exchange(ExchangeRecord):
         else:
             self.fail(failure)
 
-    def _closed_while_idle(self, attempt: Attempt, failure: Failure) -> bool:
-        """Whether the backend gave up an idle connection just as we wrote on it.
+    def _reused_one_broke(self, attempt: Attempt, failure: Failure) -> bool:
+        """Whether an idle connection broke under this attempt, most likely closed just as we wrote on it.
 
         No answer came at all, nothing of a body is lost, and twice is as good as once: a new connection to
         the same backend hides it (RFC 9112, section 9.3.1).

@@ -165,7 +165,7 @@ class TestPick:
         assert (view.candidates, view.candidates_total, loads) == ((a, b), 2, (0, 1))
         assert (view.excluded, view.excluded_total) == ((("c", "weight 0"),), 1)
         assert (drawn, reason) == ((), "the first")
-        assert view.policy == "FirstOfAll"
+        assert view.policy == "tests.core.fleet:FirstOfAll"
 
     def test_who_was_tried_is_no_candidate_and_said_once(self) -> None:
         pool = made_pool(specs(a=1, b=1, c=1, d=1))
@@ -321,7 +321,9 @@ def test_a_policy_is_named_by_its_own_name_or_its_class() -> None:
 
     clock = made_pool().clock
     assert made_pool(policy="p2c").policy_name == "p2c"
-    assert Pool("x", Derived(clock, Random(1)), clock).policy_name == "Derived"
+    assert Pool("x", Derived(clock, Random(1)), clock).policy_name.endswith(
+        ":test_a_policy_is_named_by_its_own_name_or_its_class.<locals>.Derived"
+    )
 
 
 class TestWhatASourceMaySend:
