@@ -218,7 +218,7 @@ class App:
             await prober.close()
         if self.admin is not None:
             await self.admin.close()
-        self.plane.close()
+        await self.plane.close()
         for timer in (self._flushing, self._folding):
             if timer is not None:
                 timer.cancel()

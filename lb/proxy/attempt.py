@@ -74,8 +74,8 @@ class Attempt(AttemptRecord):
     def send_end(self, trailers: Sequence[bytes]) -> None:
         connection = self.connection
         if connection is not None:
-            if not self.head_at:
-                connection.deadline = monotonic() + self._upstream.options.response_header
+            options = self._upstream.options
+            connection.deadline = monotonic() + (options.idle if self.head_at else options.response_header)
             connection.codec.send_end(trailers)
 
     # --- from the backend ---
@@ -94,7 +94,7 @@ class Attempt(AttemptRecord):
         if end:
             self._end(None, now)
         else:
-            connection.deadline = now + self._upstream.options.idle
+            connection.deadline = now + self._upstream.options.idle if exchange.request_complete else NEVER
         exchange.on_response(response, data, end, now)
 
     def on_data(self, data: bytes) -> None:
@@ -102,7 +102,7 @@ class Attempt(AttemptRecord):
         if exchange is None:
             return
         self.received += len(data)
-        if connection is not None:
+        if connection is not None and exchange.request_complete:
             connection.deadline = monotonic() + self._upstream.options.idle
         exchange.on_response_data(data)
 
@@ -123,16 +123,16 @@ class Attempt(AttemptRecord):
 
     def on_blocked(self) -> None:
         """The backend takes no more of the request for now."""
-        if self._exchange is not None and self.connection is not None:
-            if not self._exchange.request_complete:
-                self.connection.deadline = monotonic() + self._upstream.options.idle
-            self._exchange.on_backend_blocked()
+        exchange, connection = self._exchange, self.connection
+        if exchange is not None and connection is not None and not exchange.request_complete:
+            connection.deadline = monotonic() + self._upstream.options.idle
+            exchange.on_backend_blocked()
 
     def on_writable(self) -> None:
-        if self._exchange is not None and self.connection is not None:
-            if not self._exchange.request_complete and not self.head_at:
-                self.connection.deadline = NEVER
-            self._exchange.on_backend_writable()
+        exchange, connection = self._exchange, self.connection
+        if exchange is not None and connection is not None and not exchange.request_complete:
+            connection.deadline = NEVER
+            exchange.on_backend_writable()
 
     @property
     def idle_timeout(self) -> float:

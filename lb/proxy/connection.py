@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lb.proxy.listener import Listener
     from lb.proxy.plane import Plane
 
-_LINGER = 2.0  # seconds that a client gets to read our last words while we throw away what it still sends
+_LINGER = 5.0  # seconds that a client gets to read our last words while we throw away what it still sends
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -36,6 +36,7 @@ class ClientConnection(asyncio.Protocol):
         "_listener",
         "_options",
         "_transport",
+        "_unread",
         "blocked",
         "client",
         "codec",
@@ -60,6 +61,7 @@ class ClientConnection(asyncio.Protocol):
             False  # nothing more is read or sent: we wait for the last bytes to leave, or for a FIN
         )
         self.blocked = False  # the client reads slower than we write
+        self._unread = 0  # bytes that it had not read when we last looked
         self.deadline = NEVER
         self.scheme = b"http"
 
@@ -86,7 +88,7 @@ class ClientConnection(asyncio.Protocol):
         codec = self.codec
         if self._exchange is None:
             codec.feed(data)
-            if self._exchange is None and codec.pending and not self._head_begun and not self._closing:
+            if self._exchange is None and not (self._head_begun or self._closing or self.blocked):
                 self._await_head()
         else:
             codec.feed(data)
@@ -94,7 +96,9 @@ class ClientConnection(asyncio.Protocol):
                 self.deadline = monotonic() + self._options.request_body
 
     def _await_head(self) -> None:
-        """The beginning of a head is here: the client has so long for the rest of it."""
+        """If the beginning of a head is here: the client has so long for the rest of it."""
+        if not self.codec.reading_head:
+            return
         self._head_begun = True
         self.deadline = monotonic() + self._options.request_header
 
@@ -136,7 +140,8 @@ class ClientConnection(asyncio.Protocol):
             self.plane.on_idle()
 
     def pause_writing(self) -> None:
-        self.blocked = True
+        self.blocked = self.codec.held = True
+        self._unread = self._transport.get_write_buffer_size()
         if self._exchange is not None:
             self.deadline = monotonic() + self._options.write
             self._exchange.on_client_blocked()
@@ -146,11 +151,21 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not None:
             self.deadline = monotonic() + TICK if self._half_closed else NEVER
             self._exchange.on_client_writable()
+        self.codec.let_go()
+        if self._exchange is None and not self._closing:
+            self.deadline = monotonic() + self._options.keepalive
+            if self.codec.pending and not self._head_begun:
+                self._await_head()
 
     def on_deadline(self, now: float) -> None:
         exchange = self._exchange
         if self._closing or self.blocked:
-            self.abort()
+            unread = self._transport.get_write_buffer_size()
+            if unread < self._unread:  # it reads, if slowly
+                self._unread = unread
+                self.deadline = now + self._options.write
+            else:
+                self.abort()
         elif exchange is None:
             if self.codec.idle:
                 self._close()
@@ -192,11 +207,11 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = None
         if self._closing:
             return
-        if self.codec.keep_alive:
+        if self.codec.keep_alive and not self.plane.draining:
             self._head_begun = False
-            self.deadline = now + self._options.keepalive
+            self.deadline = now + (self._options.write if self.blocked else self._options.keepalive)
             self.codec.next()
-            if self.codec.pending and self._exchange is None:
+            if self.codec.pending and self._exchange is None and not self.blocked:
                 self._await_head()
             if self._half_closed and self._exchange is None:
                 self._close()
@@ -208,6 +223,8 @@ class ClientConnection(asyncio.Protocol):
     def _close(self) -> None:
         """Closes once all that has been written is out."""
         self._closing = True
+        self._unread = self._transport.get_write_buffer_size()
+        self.deadline = monotonic() + self._options.write
         self.codec.close()
         self._transport.close()
 
@@ -253,6 +270,13 @@ class ClientConnection(asyncio.Protocol):
     def busy(self) -> bool:
         """Whether an exchange is under way."""
         return self._exchange is not None
+
+    def shut(self) -> None:
+        """The balancer goes now."""
+        if self._exchange is not None:
+            self._exchange.on_shutdown()
+        else:
+            self.abort()
 
     def abort(self) -> None:
         self._closing = True

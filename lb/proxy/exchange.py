@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from lb.core.backend import Backend
-from lb.core.failure import CLIENT_GONE, NO_ROUTE, RESET, Failure
+from lb.core.failure import CLIENT_GONE, NO_ROUTE, RESET, SHUTTING_DOWN, Failure
 from lb.core.identity import well_formed_id
 from lb.core.message import IDEMPOTENT_METHODS, Request, Response
 from lb.core.record import ExchangeRecord
@@ -57,7 +57,7 @@ class Exchange(ExchangeRecord):
         self._request = request
         self.method = request.method
         self.host = request.host
-        self.target = request.target
+        self.target = request.target[:1024]  # enough for the record
         given = connection.trusted and request.given_id
         self.id = given if given and well_formed_id(given) else plane.new_id()
         if end:
@@ -104,6 +104,8 @@ class Exchange(ExchangeRecord):
             upstream.codec.send_end(self._trailers)
         if connection.blocked:
             upstream.pause()
+        if upstream.blocked:  # by what an earlier request left in its buffer: nobody tells of it again
+            attempt.on_blocked()
 
     def on_data(self, data: bytes) -> None:
         """More of the request's body."""
@@ -124,7 +126,7 @@ class Exchange(ExchangeRecord):
         attempt = self._attempt
         if attempt is not None and attempt.connection is not None:
             attempt.send_end(trailers)
-        else:
+        elif attempt is not None:  # still dialling
             self._trailers = trailers
 
     def on_error(self, failure: Failure) -> None:
@@ -219,6 +221,12 @@ class Exchange(ExchangeRecord):
             self._attempt.cancel()
         self._finish(monotonic())
 
+    def on_shutdown(self) -> None:
+        """The time for draining is over. Who has no answer yet is told so."""
+        if self._attempt is not None:
+            self._attempt.cancel(SHUTTING_DOWN)
+        self.fail(SHUTTING_DOWN)
+
     def on_client_blocked(self) -> None:
         upstream = self._attempt.connection if self._attempt is not None else None
         if upstream is not None:
@@ -264,7 +272,8 @@ class Exchange(ExchangeRecord):
     def _finish(self, now: float) -> None:
         connection = self._connection
         assert connection is not None
-        self._connection = self._request = self._attempt = None
+        self._connection = self._request = self._attempt = self._held = None
+        self._trailers = ()
         self.ended = now
         self.bytes_in = connection.codec.received
         for observe in connection.plane.observers:

@@ -93,8 +93,12 @@ class Plane:
         for connection in list(self.connections):
             connection.drain()
 
-    def close(self) -> None:
-        """Cuts what is still there."""
+    async def close(self) -> None:
+        """Cuts what is still there; who has no answer yet gets a 503."""
         self.sweeper.stop()
         for connection in list(self.connections):
+            connection.shut()
+        await asyncio.sleep(0.05)  # for these last words, and for the event loop to tell of what was cut
+        for connection in list(self.connections):
             connection.abort()
+        await asyncio.sleep(0)

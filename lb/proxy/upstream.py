@@ -96,6 +96,7 @@ class Dial:
             _, connection = await self._plane.loop.create_connection(
                 lambda: UpstreamConnection(self._plane, self._upstream), spec.host, spec.port
             )
+            connection.opened()
             attempt.on_connected(connection, monotonic())
         except OSError as error:
             log.debug("backend %s: connection failed: %s", self._upstream.backend.id, error)
@@ -113,11 +114,23 @@ class Dial:
 class UpstreamConnection(asyncio.Protocol):
     """One connection to a backend. Serves one attempt at a time, or is idle."""
 
-    __slots__ = ("_plane", "_transport", "_upstream", "attempt", "codec", "deadline", "paused")
+    __slots__ = (
+        "_open",
+        "_plane",
+        "_transport",
+        "_upstream",
+        "attempt",
+        "blocked",
+        "codec",
+        "deadline",
+        "paused",
+    )
 
     def __init__(self, plane: Plane, upstream: Upstream) -> None:
         self._plane = plane
         self._upstream = upstream
+        self._open = False
+        self.blocked = False  # the backend reads slower than we write
         self.paused = False
         self.attempt: Attempt | None = None
         self.deadline = NEVER
@@ -125,6 +138,10 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.codec = ClientCodec(self._transport, self._plane.response_rules)
+
+    def opened(self) -> None:
+        """The dial is done. Counted only now: a dial that is cancelled before never tells of its end."""
+        self._open = True
         self._upstream.connections += 1
         self._plane.sweeper.watch(self)
 
@@ -135,20 +152,25 @@ class UpstreamConnection(asyncio.Protocol):
             self.codec.feed(data)
 
     def eof_received(self) -> bool:
+        self._leave_idle()
         self.codec.eof(clean=True)
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._plane.sweeper.unwatch(self)
-        self._upstream.connections -= 1
+        if self._open:
+            self._open = False
+            self._plane.sweeper.unwatch(self)
+            self._upstream.connections -= 1
         self._leave_idle()
         self.codec.eof(clean=error is None)
 
     def pause_writing(self) -> None:
+        self.blocked = True
         if self.attempt is not None:
             self.attempt.on_blocked()
 
     def resume_writing(self) -> None:
+        self.blocked = False
         if self.attempt is not None:
             self.attempt.on_writable()
 

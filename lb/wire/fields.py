@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import AddressValueError, IPv6Address
 
 PASS, DROP, HOST, LENGTH, CODING, CONNECTION, EXPECT, ID = range(8)
-FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED, VIA = range(8, 13)
+FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED, FORWARDED_MORE, VIA = range(8, 14)
 
 OWS = b" \t"
 REMEMBERED = 4096  # spellings of names, or values: a bound on what an attacker can make us keep
@@ -34,6 +34,7 @@ _REQUEST_LAW: Mapping[bytes, int] = {
     b"x-forwarded-proto": FORWARDED_PROTO,
     b"x-forwarded-host": FORWARDED_HOST,
     b"forwarded": FORWARDED,
+    b"x-real-ip": FORWARDED_MORE,
     b"via": VIA,
 }
 _RESPONSE_LAW: Mapping[bytes, int] = {
@@ -53,6 +54,9 @@ _NOT_IN_TRAILERS = frozenset(_REQUEST_LAW) | frozenset(
     set-cookie trailer vary warning www-authenticate x-real-ip
     """.split()
 )
+
+
+_OURS = (b"x-forwarded-", b"x-request-id", b"x-backend")
 
 
 class Rules:
@@ -85,9 +89,13 @@ class Rules:
 
     def _rule(self, name: bytes) -> int:
         rule = self._law.get(name, PASS)
-        if rule == PASS and b"_" in name and name.replace(b"_", b"-") in self._law:
+        if rule != PASS:
+            return rule
+        plain = name.replace(b"_", b"-")
+        if plain != name and plain in self._law:
             return DROP
-        return rule
+        # X-Forwarded-Port, -Prefix and so on: believed like the others, from trusted proxies only.
+        return FORWARDED_MORE if b"host" in self._law and plain.startswith(b"x-forwarded-") else PASS
 
 
 _KEPT = frozenset(
@@ -128,7 +136,7 @@ def connection_options(value: bytes) -> tuple[bool | None, tuple[bytes, ...]]:
         options = members(value)
         keep = False if b"close" in options else (True if b"keep-alive" in options else None)
         known = keep, tuple(option for option in options if option not in (b"close", b"keep-alive"))
-        if len(_known_options) < 256:
+        if len(value) <= 64 and len(_known_options) < 256:
             _known_options[value] = known
     return known
 
@@ -160,7 +168,7 @@ def valid_host(value: bytes) -> bool:
     known = _known_hosts.get(value)
     if known is None:
         known = _judge_host(value)
-        if len(_known_hosts) < REMEMBERED:
+        if len(value) <= 260 and len(_known_hosts) < REMEMBERED:
             _known_hosts[value] = known
     return known
 
@@ -187,4 +195,5 @@ def valid_trailer(line: bytes) -> bool:
 
 def trailer_passes(line: bytes) -> bool:
     """Whether a (valid) trailer field may be passed on, under no spelling of a forbidden name."""
-    return line.partition(b":")[0].lower().replace(b"_", b"-") not in _NOT_IN_TRAILERS
+    name = line.partition(b":")[0].lower().replace(b"_", b"-")
+    return name not in _NOT_IN_TRAILERS and not name.startswith(_OURS)

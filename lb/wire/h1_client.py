@@ -192,7 +192,7 @@ class ClientCodec:
             length = 0
         self.reusable = response.keep_alive
         if length == len(rest):
-            if length:  # llhttp steps over the body, and is good for the next head
+            if length and parser.should_keep_alive():  # llhttp steps over the body, and is good for the next
                 parser.feed_data(rest)
                 self._parser = parser
             self._state = IDLE

@@ -67,6 +67,7 @@ class ServerCodec:
         "_trusted",
         "_write",
         "ends_with_connection",
+        "held",
         "keep_alive",
         "paused",
         "pending",
@@ -95,6 +96,7 @@ class ServerCodec:
         self._chunked: ChunkedReader | None = None
         self._chunking = False  # whether the response is being sent chunked
         self._feeding = False
+        self.held = False  # whether the client must first read what is there for it
         self.paused = False  # whether the backend takes no more of the body
         self.keep_alive = True
         self.ends_with_connection = False  # whether the response's end is told by that of the connection
@@ -105,12 +107,12 @@ class ServerCodec:
     @property
     def idle(self) -> bool:
         """Between requests, with nothing of the next one here yet."""
-        return self._state == READ_HEAD and not self.pending
+        return self._state == READ_HEAD and not self.pending and not self._skipped
 
     @property
     def reading_head(self) -> bool:
         """Whether a part of a head is here, and the rest is awaited."""
-        return self._state == READ_HEAD and bool(self.pending)
+        return self._state == READ_HEAD and (bool(self.pending) or self._skipped)
 
     @property
     def reading_body(self) -> bool:
@@ -123,14 +125,14 @@ class ServerCodec:
         self._feeding = True
         while data:
             state = self._state
-            if state == READ_HEAD:
+            if state == READ_HEAD and not self.held:
                 data = self._feed_head(data)
             elif state == READ_LENGTH:
                 data = self._feed_length(data)
             elif state == READ_CHUNKED:
                 data = self._feed_chunked(data)
             else:
-                if state == WAIT and self.keep_alive:  # the next request waits for its turn
+                if state != CLOSED and self.keep_alive:  # the next request waits for its turn
                     self.pending = data
                     if len(data) > _MAX_WAITING:  # up to there, reading tells when the client goes away
                         self._transport.pause_reading()
@@ -168,8 +170,9 @@ class ServerCodec:
         self.keep_alive = request.keep_alive
         length = request.length
         if not length:
-            # Only here llhttp is at the beginning of a message again, and good for the next one.
-            self._parser = parser if request.keep_alive else None
+            # Only here llhttp is at the beginning of a message again, and good for the next one. It has its
+            # own mind about that, and heeds Proxy-Connection, which we drop.
+            self._parser = parser if request.keep_alive and parser.should_keep_alive() else None
             self.received = 0
             self._state = WAIT
             self._handler.on_head(request, b"", True)
@@ -284,6 +287,14 @@ class ServerCodec:
         self.pending = b""
         self.keep_alive = False
 
+    def let_go(self) -> None:
+        """The client has read what was there for it: its next request may come."""
+        self.held = False
+        if self._state == READ_HEAD and self.pending and not self._feeding:
+            self._transport.resume_reading()
+            pending, self.pending = self.pending, b""
+            self.feed(pending)
+
     def next(self) -> None:
         """The exchange has ended: on to the next request."""
         self._state = READ_HEAD
@@ -291,7 +302,7 @@ class ServerCodec:
         if self.pending or self.paused:
             self.paused = False
             self._transport.resume_reading()
-            if self.pending and not self._feeding:
+            if self.pending and not self._feeding and not self.held:
                 pending, self.pending = self.pending, b""
                 self.feed(pending)
 

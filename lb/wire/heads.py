@@ -33,6 +33,7 @@ from lb.wire.fields import (
     FORWARDED,
     FORWARDED_FOR,
     FORWARDED_HOST,
+    FORWARDED_MORE,
     FORWARDED_PROTO,
     HOST,
     ID,
@@ -58,6 +59,7 @@ line_begun = re.compile(rb"[\x20-\x7e]*\r?").fullmatch
 
 _absolute = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?#]*)([^#]*)").fullmatch
 _spaced_chunked = re.compile(rb"\r\n(transfer-encoding):[ \t]*chunked[ \t]+\r\n", re.I)
+_MAX_FIELDS = 1024  # of a response: more is an attack or an accident
 _ZERO, _HASH = b"0#"
 NO_CALLBACKS = object()  # the parser only judges: the lines are cut here
 
@@ -177,7 +179,7 @@ def _take(request: Request, rule: int, value: bytes, trusted: bool, line: bytes)
         request.forwarded_proto = value
     elif rule == FORWARDED_HOST:
         request.forwarded_host = value
-    elif rule == FORWARDED:
+    elif rule in (FORWARDED, FORWARDED_MORE):
         request.lines.append(line)
 
 
@@ -193,7 +195,10 @@ def _judge_target(request: Request) -> None:
         raise Refused(BAD_REQUEST)
     # RFC 9112, section 3.2.2: the Host field is ignored, and made anew from the target.
     request.host = authority
-    request.target = rest if rest.startswith(b"/") else b"/" + rest
+    if not rest and request.method == b"OPTIONS":
+        request.target = b"*"  # RFC 9112, section 3.2.4
+    else:
+        request.target = rest if rest.startswith(b"/") else b"/" + rest
     lines = [line for line in request.lines[1:] if line.partition(b":")[0].lower() != b"host"]
     start = b"%b %b HTTP/1.1" % (request.method, request.target)
     request.lines = [start, b"Host: " + authority, *lines]
@@ -235,7 +240,7 @@ def _judge_start(start: bytes) -> tuple[int, bytes, bool] | None:
         known = (status, b"HTTP/1.1 %d %b" % (status, start[13:]), http10)
     else:
         known = (status, start, False)
-    if len(_known_starts) < 512:
+    if len(start) <= 64 and len(_known_starts) < 512:
         _known_starts[start] = known
     return known
 
@@ -247,6 +252,8 @@ def parse_response(lines: list[bytes], rules: Rules) -> Response | None:
     """
     judged_start = _known_starts.get(lines[0]) or _judge_start(lines[0])
     if judged_start is None:
+        return None
+    if len(lines) > _MAX_FIELDS:
         return None
     status, lines[0], http10 = judged_start
     length = UNTIL_CLOSE

@@ -210,7 +210,10 @@ class TestRules:
             (b"Proxy", fields.DROP),
             (b"Accept", fields.PASS),
             (b"Cookie", fields.PASS),
-            (b"X-Forwarded-Fox", fields.PASS),
+            (b"X-Forwarded-Port", fields.FORWARDED_MORE),
+            (b"X_Forwarded_Prefix", fields.FORWARDED_MORE),
+            (b"X-Real-IP", fields.FORWARDED_MORE),
+            (b"X-Forward", fields.PASS),
             (b"", fields.PASS),
         ],
     )

@@ -311,7 +311,7 @@ def test_where_a_codec_stands() -> None:
 
     assert stands() == (True, False, False)
     conversation.says(b"\r\n")
-    assert stands() == (True, False, False)
+    assert stands() == (False, True, False)
     conversation.says(b"POST / HTTP/1.1\r\n")
     assert stands() == (False, True, False)
     conversation.says(HOST, b"Content-Length: 3\r\n\r\n")
