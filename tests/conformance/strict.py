@@ -60,7 +60,7 @@ class Response(Message):
 
 
 def parse_request(data: bytes) -> tuple[Request, int]:
-    """The first request, and how many bytes it has. After a violation in the framing it takes all there is."""
+    """The first request, and how many bytes it has. A violation in the framing takes all there is."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         raise Incomplete
@@ -106,7 +106,7 @@ def _request_body(data: bytes, at: int, request: Request) -> int:
 
 
 def parse_response(data: bytes, head_request: bool = False, closed: str = "") -> Response:
-    """The first final response, as far as it is here. `closed` is "fin" or "rst" where the connection ended."""
+    """The first final response, as far as it is here. `closed` is "fin" or "rst" once the other end did."""
     response = Response()
     at = 0
     while True:

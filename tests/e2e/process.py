@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 15.0  # seconds for a process to start or to stop
 LISTENERS = "listeners: [{bind: 127.0.0.1:0}]\nadmin: {bind: 127.0.0.1:0}\n"
 
+_open = build_opener(ProxyHandler({})).open  # an HTTP_PROXY of the environment is not for this
+
 T = TypeVar("T")
 
 
@@ -114,7 +116,7 @@ class Balancer:
             self.admin + path, data, method=method, headers={"Content-Type": "application/json"}
         )
         try:
-            with build_opener(ProxyHandler({})).open(request, timeout=PATIENCE) as answer:
+            with _open(request, timeout=PATIENCE) as answer:
                 return answer.status, answer.read().decode()
         except HTTPError as error:
             with error:

@@ -73,16 +73,23 @@ class Scene:
         return response
 
     async def close(self) -> None:
-        """Ends all, and sees that the balancer holds nothing of it."""
+        """Ends all, and sees that the balancer holds nothing of it: no request, no connection."""
         for client in self._clients:
-            client.abandon()
-        if self.balancer.process.poll() is None:
-            await asyncio.to_thread(until, self._all_ended, "the end of all requests", 4)
-        for backend in self.backends.values():
-            await backend.close()
-        await asyncio.sleep(0.01)  # what was aborted is closed in the next turns of the loop
+            client.reset()
+        try:
+            await self.gone("lb_backend_in_flight", "lb_client_connections")
+        finally:
+            for backend in self.backends.values():
+                await backend.close()
+            await asyncio.sleep(0.01)  # what was aborted is closed in the next turns of the loop
+        await self.gone("lb_backend_connections")
 
-    def _all_ended(self) -> bool:
-        return not self.balancer.metric("lb_backend_in_flight") + self.balancer.metric(
-            "lb_client_connections"
-        )
+    async def gone(self, *gauges: str) -> None:
+        """Waits until the balancer, if it still runs, has none of these any more."""
+
+        def none_left() -> bool:
+            page = self.balancer.ask("/metrics")[1].splitlines()
+            return all(float(line.split()[-1]) == 0 for line in page if line.startswith(gauges))
+
+        if self.balancer.process.poll() is None:
+            await asyncio.to_thread(until, none_left, f"the end of {' and '.join(gauges)}", 4)

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from tests.conformance.strict import Incomplete, Request, Response, parse_request, parse_response
 
@@ -84,25 +85,29 @@ class Wire:
         self._writer.close()
 
     def reset(self) -> None:
-        """Closes with a RST."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
+        """Closes with a RST, unless it is closed already."""
+        if not self.closing:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abandon()
 
     def abandon(self) -> None:
-        self._writer.transport.abort()
+        """Closes without a word, and sends nothing of what still waits."""
+        with suppress(AttributeError):  # asyncio's, where the last of it has gone already
+            self._writer.transport.abort()
+
+    @property
+    def closing(self) -> bool:
+        """Whether this end has been closed."""
+        return self._writer.is_closing()
 
     @property
     def _socket(self) -> socket.socket:
         found: socket.socket = self._writer.get_extra_info("socket")
         return found
 
-    @property
-    def local_port(self) -> int:
-        return int(self._writer.get_extra_info("sockname")[1])
-
     # --- in ---
 
-    async def _read(self) -> bool:
+    async def read(self) -> bool:
         """Some more bytes; False where the other end has closed."""
         try:
             data = await self._reader.read(PIECE)
@@ -118,7 +123,7 @@ class Wire:
         """Everything up to these bytes, and them."""
         async with asyncio.timeout(PATIENCE):
             while mark not in self.received:
-                assert await self._read(), f"ended ({self.closed}) before {mark!r}: {self.received!r}"
+                assert await self.read(), f"ended ({self.closed}) before {mark!r}: {self.received!r}"
         found, mark, self.received = self.received.partition(mark)
         return found + mark
 
@@ -130,7 +135,7 @@ class Wire:
                     request, size = parse_request(self.received)
                     break
                 except Incomplete:
-                    assert await self._read(), f"ended ({self.closed}) in a request: {self.received!r}"
+                    assert await self.read(), f"ended ({self.closed}) in a request: {self.received!r}"
         assert not request.violations, (request.violations, request.head)
         self.received = self.received[size:]
         return request
@@ -148,7 +153,7 @@ class Wire:
                 response = parse_response(self.received, method == "HEAD", self.closed)
                 if response.complete or response.violations or self.closed:
                     break
-                await self._read()
+                await self.read()
         assert not response.violations, (response.violations, response.head)
         self.received = response.rest if response.complete else b""
         return response
@@ -157,7 +162,7 @@ class Wire:
         """Reads so many bytes, or up to the end, and throws them away."""
         done, self.received = len(self.received), b""
         async with asyncio.timeout(patience):
-            while done < size and await self._read():
+            while done < size and await self.read():
                 done += len(self.received)
                 self.received = b""
         return done
@@ -166,7 +171,7 @@ class Wire:
         """Waits for the other end to close without another byte: "fin" or "rst"."""
         async with asyncio.timeout(patience):
             while not self.closed:
-                await self._read()
+                await self.read()
         assert not self.received, f"more came before the end: {self.received[:200]!r}"
         return self.closed
 
@@ -175,19 +180,20 @@ class Wire:
         async with asyncio.timeout(patience):
             while not self.closed:
                 self.received = b""
-                await self._read()
+                await self.read()
         return self.closed
+
+    async def more(self, seconds: float) -> bool:
+        """Whether another byte comes within so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                return not self.closed and await self.read()
+        except TimeoutError:
+            return False
 
     async def quiet(self, seconds: float) -> bool:
         """Whether nothing comes for so long: no byte, no end."""
-        if self.received or self.closed:
-            return False
-        try:
-            async with asyncio.timeout(seconds):
-                await self._read()
-        except TimeoutError:
-            return True
-        return False
+        return not (self.received or self.closed or await self.more(seconds) or self.closed)
 
 
 Script = Callable[[Wire], Awaitable[None]]
@@ -200,18 +206,18 @@ class Backend:
         self.address = "{}:{}".format(*listening.getsockname())
         self.connections = 0
         self.script: Script | None = None
-        self._listening = listening
+        self.listening = listening
         self._waiting: asyncio.Queue[Wire] = asyncio.Queue()
         self._wires: list[Wire] = []
         self._scripts: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(
-            self._on_connection, sock=self._listening.dup(), limit=PIECE
-        )
+        self._server = await asyncio.start_server(self._on_connection, sock=self.listening.dup(), limit=PIECE)
 
     def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        # asyncio does it only for sockets that it has made itself
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire = Wire(reader, writer)
         self._wires.append(wire)
         if self.script is None:
@@ -248,7 +254,7 @@ class Backend:
             task.cancel()
         await asyncio.gather(*self._scripts, return_exceptions=True)
         for wire in self._wires:
-            if not wire.closed:
+            if not wire.closed and not wire.closing:
                 await _say_goodbye(wire)
             wire.abandon()
 
@@ -259,7 +265,7 @@ async def _say_goodbye(wire: Wire) -> None:
         async with asyncio.timeout(1):
             while not wire.closed:
                 wire.received = b""
-                await wire._read()
+                await wire.read()
     except (OSError, RuntimeError, TimeoutError):
         pass
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
 from tests.conformance.strict import Request, Response
 from tests.e2e.conftest import Play
@@ -16,6 +16,7 @@ FORGED = (
     "Forwarded: for=203.0.113.7",
     "X-Request-ID: forged-by-the-client",
 )
+UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}").fullmatch
 HOP_BY_HOP = ("keep-alive", "proxy-connection", "te", "upgrade", "x-named", "x-also-named")
 
 
@@ -91,23 +92,13 @@ async def test_a_trusted_proxy_is_continued(play: Play) -> None:
     assert scene.balancer.record("forged-by-the-client")["client"] == "203.0.113.7"
 
 
-@pytest.mark.parametrize(
-    "given", ["short", "x" * 129, "with space in it", "new\x7fline-12345", '"quoted-id"']
-)
-async def test_an_id_that_is_not_well_formed_is_replaced_even_from_a_trusted_proxy(
-    play: Play, given: str
-) -> None:
+async def test_an_id_that_is_not_well_formed_is_replaced_even_from_a_trusted_proxy(play: Play) -> None:
     scene = await play(ONE_BACKEND + "trusted_proxies: [127.0.0.1]\n")
-    client = await scene.connect()
-    await client.send(get("/", f"X-Request-ID: {given}"))
-    if "\x7f" in given:
-        assert (await client.response()).status == 400
-        return
-    backend = await scene.backend.accept()
-    request = await backend.request()
-    assert request.get("x-request-id") not in (None, given)
-    await backend.send(OK)
-    assert (await client.response()).get("x-request-id") == request.get("x-request-id")
+    last = answer(b"", "Connection: close")  # so that each request comes on a connection of its own
+    for given in ("short", "x" * 129, "with space in it", '"quoted-id"', "\xe4\xf6\xfc-is-not-ascii", ""):
+        request, response = await passed(scene, get("/", f"X-Request-ID: {given}"), last)
+        assert UUID7(request.get("x-request-id") or ""), given
+        assert response.get("x-request-id") == request.get("x-request-id")
 
 
 async def test_the_header_of_the_id_can_have_another_name(play: Play) -> None:

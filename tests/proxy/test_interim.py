@@ -120,8 +120,9 @@ async def _largest_body_that_is_taken(scene: Scene) -> int:
             taken = size
         else:
             refused = size
-        client.abandon()
-        backend.abandon()
+        client.reset()
+        backend.reset()
+        await scene.gone("lb_backend_connections")
     return taken
 
 

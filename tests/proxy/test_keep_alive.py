@@ -202,3 +202,29 @@ async def test_a_post_is_never_sent_twice(scene: Scene) -> None:
     backend.close()
     assert (await client.response()).status == 502
     assert await scene.backend.no_more()
+
+
+async def test_a_request_may_come_in_any_two_pieces(scene: Scene) -> None:
+    scene.backend.script = always()
+    request = post(b"hello")
+    client = await scene.connect()
+    for cut in range(1, len(request)):
+        await client.send(request[:cut])
+        assert await client.quiet(0.003), cut
+        await client.send(request[cut:])
+        assert (await client.response()).status == 200, (request[:cut], request[cut:])
+
+
+async def test_a_response_may_come_in_any_two_pieces(scene: Scene) -> None:
+    reply = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\nX-Last: 1\r\n\r\n"
+    client = await scene.connect()
+    await client.send(GET)
+    backend = await scene.backend.accept()
+    for cut in range(1, len(reply)):
+        await backend.request()
+        await backend.send(reply[:cut])
+        assert await backend.quiet(0.003), cut
+        await backend.send(reply[cut:])
+        response = await client.response()
+        assert (response.body, response.trailers) == (b"hello", [("x-last", b"1")]), cut
+        await client.send(GET)

@@ -125,7 +125,7 @@ async def test_a_body_goes_up_and_down_at_the_same_time_in_flat_memory(scene: Sc
             left -= len(data)
             await wire.send(data)
             if left:
-                await wire._read()
+                await wire.read()
 
     scene.backend.script = echo
     client = await scene.connect()

@@ -1,0 +1,208 @@
+"""Requests that nobody has thought of: whatever passes the balancer has to please the strict parser."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+
+from tests.conformance.strict import Incomplete, parse_request, parse_response
+from tests.e2e.process import Balancer, until
+from tests.e2e.scene import ONE_BACKEND, Stage, set_up
+
+EXAMPLES = 1000
+
+
+class StrictBackend(threading.Thread):
+    """Answers each request, and notes what is wrong with it. In a thread, since hypothesis isn't async."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        super().__init__(daemon=True)
+        self.violations: list[str] = []
+        self.requests = 0
+        self.listening = listening
+        self._loop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self) -> None:
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self.join(5)
+
+    async def _serve(self) -> None:
+        self._over = asyncio.Event()
+        server = await asyncio.start_server(self._on_connection, sock=self.listening.dup())
+        await self._over.wait()
+        server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        data = b""
+        try:
+            while more := await reader.read(1 << 16):
+                data = self._answer(data + more, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()
+            self._tasks.discard(task)
+
+    def _answer(self, data: bytes, writer: asyncio.StreamWriter) -> bytes:
+        while data:
+            try:
+                request, size = parse_request(data)
+            except Incomplete:
+                break
+            self.requests += 1
+            self.violations += [f"{each} in {data[:size]!r}" for each in request.violations]
+            data = data[size:]
+            body = b"" if request.method == "HEAD" else b"ok"
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + body)
+        return data
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, StrictBackend]]:
+    directory: Path = tmp_path_factory.mktemp("balancer")
+    with set_up(directory, ONE_BACKEND) as stage:
+        backend = StrictBackend(stage.sockets["a"])
+        backend.start()
+        try:
+            yield stage, backend
+        finally:
+            backend.stop()
+
+
+def ask(balancer: Balancer, data: bytes) -> bytes:
+    """All that is answered to these bytes, up to the end of the connection."""
+    with socket.create_connection(("127.0.0.1", balancer.port), 5) as client:
+        answered = b""
+        try:
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+            while more := client.recv(1 << 16):
+                answered += more
+        except ConnectionError:
+            pass
+    return answered
+
+
+token = st.text("!#$%&'*+-.^_`|~019azAZ", min_size=1, max_size=12)
+value = st.text("".join(map(chr, [9, *range(32, 127), *range(128, 256)])), max_size=30)
+path = st.text("/abc.%20?&=;~!$'()*+,:@-_0123456789", max_size=30).map(lambda rest: "/" + rest)
+TELLING = """
+Connection: close
+Connection: keep-alive, X-A
+Connection: host, content-length
+X-A: 1
+TE: trailers
+Expect: 100-continue
+Upgrade: websocket
+Content-Length: 5
+Content-Length: 0
+Content-Length: +5
+Transfer-Encoding: chunked
+Transfer-Encoding : chunked
+Transfer-Encoding: gzip, chunked
+Transfer-Encoding: identity
+Host: b.example
+Via: 1.0 x
+X-Forwarded-For: 1.2.3.4
+X-Request-ID: abcdefghij
+Trailer: X-A
+X_Forwarded_For: 1
+content_length: 5
+Keep-Alive: 5
+Proxy-Connection: close
+Forwarded: for=x
+"""
+field = st.one_of(st.tuples(token, value).map(": ".join), st.sampled_from(TELLING.strip().splitlines()))
+chunk = st.binary(max_size=40).map(lambda data: b"%x\r\n%b\r\n" % (len(data), data) if data else b"")
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    """A request that is right, or would be, but for the fields that it happens to have."""
+    method = draw(st.sampled_from(["GET", "POST", "PUT", "OPTIONS", "DELETE", "PROPFIND"]))
+    target = draw(
+        st.one_of(path, st.sampled_from(["*", "http://b.example/x", "http://b.example", "//x/..;"]))
+    )
+    version = draw(st.sampled_from(["1.1"] * 9 + ["1.0"]))
+    lines = ["Host: a.example", *draw(st.lists(field, max_size=5))]
+    body = b""
+    match draw(st.sampled_from(["none", "none", "length", "chunked"])):
+        case "length":
+            body = draw(st.binary(max_size=60))
+            lines.append(f"Content-Length: {len(body)}")
+        case "chunked":
+            trailers = "".join(f"{line}\r\n" for line in draw(st.lists(field, max_size=2)))
+            body = (
+                b"".join(draw(st.lists(chunk, max_size=3))) + b"0\r\n" + trailers.encode("latin-1") + b"\r\n"
+            )
+            lines.append("Transfer-Encoding: chunked")
+    lines = draw(st.permutations(lines))
+    start = f"{method} {target} HTTP/{version}"
+    return "".join(f"{line}\r\n" for line in [start, *lines, ""]).encode("latin-1") + body
+
+
+ODD = ["", "\r", "\n", "\r\n", "\r\n ", "\n\n", "\r\r\n", "\r\n\r\n", "\0", " ", "\t", "\x0b", "\x0c", "\x85"]
+ODD += ["\xa0", ":", ",", ";", "0", "-", "+", "_", "\xc2\xb2", "\xe2\x84\xaa"]
+
+
+@st.composite
+def mutations(draw: st.DrawFn, data: bytes) -> bytes:
+    """Some places are overwritten, left out, doubled or broken up by what parsers stumble over."""
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(data)))
+        until = min(len(data), at + draw(st.integers(0, 4)))
+        odd = st.sampled_from([each.encode("latin-1") for each in ODD])
+        data = data[:at] + draw(st.one_of(odd, st.just(data[at:until] * 2))) + data[until:]
+    return data
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+    ],
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    derandomize=True,
+    database=None,
+)
+@given(data=st.lists(requests().flatmap(mutations), min_size=1, max_size=3).map(b"".join))
+@example(data=b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n" * 3)
+def test_nothing_that_passes_breaks_a_rule(pair: tuple[Stage, StrictBackend], data: bytes) -> None:
+    stage, backend = pair
+    before = backend.requests
+    answered = ask(stage.balancer, data)
+    while answered:
+        answer = parse_response(answered, closed="fin")
+        assert answer.complete, answered
+        assert not answer.violations, answered
+        answered = answer.rest
+    assert not backend.violations, backend.violations
+    assert backend.requests - before <= data.count(b"HTTP/1."), "more requests arrived than were sent"
+
+
+def test_most_of_them_did_pass(pair: tuple[Stage, StrictBackend]) -> None:
+    """Else the test above would say nothing. And the balancer holds nothing of all that."""
+    stage, backend = pair
+    assert backend.requests > EXAMPLES / 4
+    until(lambda: not stage.balancer.metric("lb_backend_in_flight"), "the end of all requests", 5)
