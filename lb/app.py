@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import gc
 import logging
+import os
 import resource
 import signal
 import time
@@ -295,7 +296,7 @@ async def _bound(start: object, what: str) -> None:
     try:
         await start  # type: ignore[misc]
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
         raise CannotStart(f"{what}: {reason}") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -62,6 +63,9 @@ def serve(config_file: Path) -> None:
         uvloop.run(run(config, say))
     except CannotStart as error:
         fail(f"can't start: {error}")
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # it is ending already
 
 
 @main.command()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lb.proxy.plane import Plane
 
 _LINGER = 5.0  # seconds that a client gets to read our last words while we throw away what it still sends
+_QUIET = 1.0  # seconds in which a stream may say nothing to a client that sends no more
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -35,6 +36,8 @@ class ClientConnection(asyncio.Protocol):
         "_head_begun",
         "_listener",
         "_options",
+        "_quiet",
+        "_told",
         "_transport",
         "_unread",
         "blocked",
@@ -61,6 +64,8 @@ class ClientConnection(asyncio.Protocol):
             False  # nothing more is read or sent: we wait for the last bytes to leave, or for a FIN
         )
         self.blocked = False  # the client reads slower than we write
+        self._told = -1  # bytes of the response when we last looked, and how often they were the same
+        self._quiet = 0
         self._unread = 0  # bytes that it had not read when we last looked
         self.deadline = NEVER
         self.scheme = b"http"
@@ -128,6 +133,15 @@ class ClientConnection(asyncio.Protocol):
         sock: socket.socket | None = self._transport.get_extra_info("socket")
         return sock is None or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
+    def _still_read(self, exchange: Exchange) -> bool:
+        """Whether a client that sends no more is likely to read on: not when a response has begun and then
+        says nothing for a second. Nearly always that is a stream whose reader has closed it."""
+        if not exchange.answering or exchange.bytes_out != self._told:
+            self._told, self._quiet = exchange.bytes_out, 0
+            return True
+        self._quiet += 1
+        return self._quiet * TICK < _QUIET
+
     def connection_lost(self, error: Exception | None) -> None:
         self.plane.connections.discard(self)
         self.plane.sweeper.unwatch(self)
@@ -173,7 +187,7 @@ class ClientConnection(asyncio.Protocol):
                 self.codec.refuse(REQUEST_TIMEOUT, b"")
         elif not exchange.request_complete:
             exchange.on_error(REQUEST_TIMEOUT)
-        elif self._half_closed and self._gone():
+        elif (self._half_closed and self._gone()) or (self._half_closed and not self._still_read(exchange)):
             self.abort()
         elif self._half_closed:
             self.deadline = now + TICK

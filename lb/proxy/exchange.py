@@ -247,6 +247,11 @@ class Exchange(ExchangeRecord):
             self._connection.let()
 
     @property
+    def answering(self) -> bool:
+        """Whether the response has begun."""
+        return self._response_begun
+
+    @property
     def takes_interim(self) -> bool:
         """Whether a 1xx response may be sent now."""
         return self._request is not None and not self._request.http10 and not self._response_begun

@@ -133,3 +133,17 @@ async def test_nothing_but_an_end(scene: Scene) -> None:
     client.end()
     assert await client.ended() == "fin"
     assert await scene.backend.no_more(0.1)
+
+
+@WAYS
+async def test_from_a_stream_that_is_silent(scene: Scene, leave: object) -> None:
+    """A FIN might be a half-close, but hardly behind a response that has begun and says nothing."""
+    client = await scene.connect()
+    await client.send(GET)
+    backend = await scene.backend.accept()
+    await backend.request()
+    await backend.send(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + b"5\r\nevent\r\n")
+    await client.until(b"event")
+    leave(client)  # type: ignore[operator]
+    assert await backend.gone(3 * SOON)
+    assert scene.balancer.api("/api/requests?limit=1")["requests"][0]["failure"]["name"] == "client_gone"
