@@ -21,8 +21,8 @@ class AccessLog:
     `write` takes bytes, and may say how many of them it took, as files do; `epoch` is the Unix time at which
     the monotonic clock stood at 0. Someone has to call `flush` every now and then, and at the end.
 
-    A line's `path` is the request's target as it came, with its query, up to 1 KiB. Times ending in `_ms` are in
-    milliseconds, or null where it never came to that: `duration_ms` and `request_ms` (until the request's
+    A line's `path` is the request's target as it came, with its query, up to 1 KiB. Times ending in `_ms`
+    are in milliseconds, or null where it never came to that: `duration_ms` and `request_ms` (until the request's
     body was here) count from the request's head; `connect_ms`, `first_byte_ms` and `attempt_ms` count from
     the pick of the last attempt, like the metrics of the backends do.
 
