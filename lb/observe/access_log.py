@@ -22,9 +22,9 @@ class AccessLog:
     the monotonic clock stood at 0. Someone has to call `flush` every now and then, and at the end.
 
     A line's `path` is the request's target as it came, with its query, up to 1 KiB. Times ending in `_ms`
-    are in milliseconds, or null where it never came to that: `duration_ms` and `request_ms` (until the request's
-    body was here) count from the request's head; `connect_ms`, `first_byte_ms` and `attempt_ms` count from
-    the pick of the last attempt, like the metrics of the backends do.
+    are in milliseconds, or null where it never came to that: `duration_ms` and `request_ms` (until the
+    request's body was here) count from the request's head; `connect_ms`, `first_byte_ms` and `attempt_ms`
+    count from the pick of the last attempt, like the metrics of the backends do.
 
     A disk that is full or a reader that has gone must not cost a single request: such lines are dropped and
     counted in `dropped`, and the log says so once.

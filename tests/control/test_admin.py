@@ -338,6 +338,7 @@ async def test_a_request_is_found_by_its_id(client, state):
     good, *_ = filled(state)
     assert await got(client, f"/api/requests/{good.id.decode()}") == as_dict(good, EPOCH)
     good.id = b"given/by=a+proxy~"
+    state.records.on_exchange(good)
     assert (await got(client, "/api/requests/given%2Fby=a+proxy~"))["id"] == "given/by=a+proxy~"
 
 

@@ -2,6 +2,7 @@
 
 from lb.core.failure import CONNECT_FAILED, RESPONSE_TIMEOUT
 from lb.observe.records import RequestRecords
+from lb.observe.render import as_dict
 from tests.observe.made import made_attempt, made_exchange, made_pool
 
 
@@ -58,18 +59,51 @@ def test_searches_newest_first_by_whatever_is_given():
     hidden = made_exchange(4, [made_attempt(pool, failure=CONNECT_FAILED), made_attempt(pool)])
     for exchange in (good, slow, late, hidden):
         records.on_exchange(exchange)
-    assert records.search() == [hidden, late, slow, good]
-    assert records.search(limit=2) == [hidden, late]
-    assert records.search(status=range(500, 600)) == [late]
-    assert records.search(min_duration=3.0 - 1e-9) == [slow]
-    assert records.search(failure="connect_failed") == [hidden]  # the client never saw it
-    assert records.search(failure="response_timeout") == [late]
+
+    def found(**wanted):
+        ids = {exchange.id: exchange for exchange in (good, slow, late, hidden)}
+        return [ids[exchange.id] for exchange in records.search(**wanted)]
+
+    assert found() == [hidden, late, slow, good]
+    assert found(limit=2) == [hidden, late]
+    assert found(status=range(500, 600)) == [late]
+    assert found(min_duration=3.0 - 1e-9) == [slow]
+    assert found(failure="connect_failed") == [hidden]  # the client never saw it
+    assert found(failure="response_timeout") == [late]
     for backend in pool.backends:
         wanted = [
             exchange
             for exchange in (hidden, late, slow, good)
             if any(each.backend.id == backend for each in exchange.attempts)
         ]
-        assert records.search(backend=backend) == wanted
-    assert records.search(backend="nobody") == []
-    assert records.search(status=(200,), min_duration=1.0, failure="reset") == []
+        assert found(backend=backend) == wanted
+    assert found(backend="nobody") == []
+    assert found(status=(200,), min_duration=1.0, failure="reset") == []
+
+
+def test_what_is_found_is_what_was_handed_over():
+    """Ordinary exchanges are packed, the others kept: nobody can tell which."""
+    records = RequestRecords(4)
+    pool = made_pool(8, policy="p2c")
+    for load, backend in enumerate(pool.backends.values()):
+        backend.in_flight = load
+    ordinary = made_exchange(1, [made_attempt(pool)])
+    ordinary.bytes_in, ordinary.attempts[0].sent, ordinary.attempts[0].reused = 3, 3, True
+    long = made_exchange(2, [made_attempt(pool)])
+    long.target = b"/" + b"x" * 500
+    large = made_exchange(3, [made_attempt(made_pool(40))])
+    failed = made_exchange(4, [made_attempt(pool, failure=RESPONSE_TIMEOUT)], RESPONSE_TIMEOUT, status=504)
+    for exchange in (ordinary, long, large, failed):
+        records.on_exchange(exchange)
+    for exchange in (ordinary, long, large, failed):
+        assert as_dict(records.find(exchange.id), 0.0) == as_dict(exchange, 0.0)
+
+
+def test_a_ring_of_several_pages_goes_round():
+    records = RequestRecords(2500)
+    pool = made_pool()
+    made = [made_exchange(number, [made_attempt(pool)]) for number in range(6000)]
+    for exchange in made:
+        records.on_exchange(exchange)
+    assert len(records) == 2500
+    assert [each.id for each in records.search(limit=9999)] == [each.id for each in reversed(made[3500:])]
