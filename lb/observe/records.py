@@ -13,7 +13,7 @@ from struct import Struct
 from typing import Any
 
 from lb.core.backend import Backend
-from lb.core.pool import REMEMBERED, PoolView
+from lb.core.pool import REMEMBERED, PoolView, Seen
 from lb.core.record import AttemptRecord, ExchangeRecord
 
 _ID, _TARGET = 36, 96  # bytes; whoever has more is kept as it is
@@ -52,53 +52,33 @@ class RequestRecords:
             at = 0
         self._at = at + 1
         attempts = exchange.attempts
-        if exchange.failure is None and len(attempts) == 1:
-            attempt = attempts[0]
-            seen = attempt.seen
-            target = exchange.target
-            if seen is not None and len(target) <= _TARGET and len(exchange.id) == _ID:
-                view, loads, drawn, reason = seen
-                count = len(loads)
-                if count == len(view.candidates) and drawn.__class__ is tuple:
-                    names = (
-                        exchange.listener,
-                        exchange.client,
-                        exchange.method,
-                        exchange.host,
-                        exchange.route,
-                        exchange.pool,
-                        reason,
-                        drawn,
-                        attempt.backend,
-                    )
-                    _SLOT.pack_into(
-                        self._pages[at // _PER_PAGE] or self._new_page(at // _PER_PAGE),
-                        at % _PER_PAGE * _SLOT.size,
-                        exchange.id,
-                        target,
-                        len(target),
-                        count,
-                        *loads,
-                        *_REST[count],
-                        exchange.started,
-                        exchange.received_at,
-                        exchange.ended,
-                        attempt.started,
-                        attempt.connected,
-                        attempt.head_at,
-                        attempt.ended,
-                        exchange.bytes_in,
-                        exchange.bytes_out,
-                        attempt.sent,
-                        attempt.received,
-                        exchange.status,
-                        attempt.status,
-                        attempt.reused,
-                    )
-                    self._kept[at] = self._names.get(names) or self._new_names(names)
-                    self._views[at] = view
-                    return
+        if exchange.failure is None and len(attempts) == 1 and len(exchange.id) == _ID:
+            seen = attempts[0].seen
+            if seen is not None and self._pack(at, exchange, attempts[0], seen):
+                return
         self._kept[at] = exchange
+
+    def _pack(self, at: int, exchange: ExchangeRecord, attempt: AttemptRecord, seen: Seen) -> bool:
+        """Writes an ordinary exchange into its slot; false where something of it has no room there."""
+        view, loads, drawn, reason = seen
+        target = exchange.target
+        count = len(loads)
+        if len(target) > _TARGET or count != len(view.candidates) or drawn.__class__ is not tuple:
+            return False
+        _SLOT.pack_into(
+            self._pages[at // _PER_PAGE] or self._new_page(at // _PER_PAGE),
+            at % _PER_PAGE * _SLOT.size,
+            *(exchange.id, target, len(target), count, *loads, *_REST[count]),
+            *(exchange.started, exchange.received_at, exchange.ended),
+            *(attempt.started, attempt.connected, attempt.head_at, attempt.ended),
+            *(exchange.bytes_in, exchange.bytes_out, attempt.sent, attempt.received),
+            *(exchange.status, attempt.status, attempt.reused),
+        )
+        who = (exchange.listener, exchange.client, exchange.method, exchange.host, exchange.route)
+        names = (*who, exchange.pool, reason, drawn, attempt.backend)
+        self._kept[at] = self._names.get(names) or self._new_names(names)
+        self._views[at] = view
+        return True
 
     def _new_page(self, number: int) -> bytearray:
         self._pages[number] = page = bytearray(_PER_PAGE * _SLOT.size)

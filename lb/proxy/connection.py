@@ -60,9 +60,7 @@ class ClientConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._head_begun = False  # a part of the next head is here
         self._half_closed = False  # the client sends no more, but may still read
-        self._closing = (
-            False  # nothing more is read or sent: we wait for the last bytes to leave, or for a FIN
-        )
+        self._closing = False  # nothing more is read: the last bytes have to leave, or a FIN to come
         self.blocked = False  # the client reads slower than we write
         self._told = -1  # bytes of the response when we last looked, and how often they were the same
         self._quiet = 0
@@ -187,10 +185,11 @@ class ClientConnection(asyncio.Protocol):
                 self.codec.refuse(REQUEST_TIMEOUT, b"")
         elif not exchange.request_complete:
             exchange.on_error(REQUEST_TIMEOUT)
-        elif (self._half_closed and self._gone()) or (self._half_closed and not self._still_read(exchange)):
-            self.abort()
         elif self._half_closed:
-            self.deadline = now + TICK
+            if self._gone() or not self._still_read(exchange):
+                self.abort()
+            else:
+                self.deadline = now + TICK
 
     # --- from the codec ---
 
@@ -211,7 +210,7 @@ class ClientConnection(asyncio.Protocol):
         exchange.id = self.plane.new_id()
         words = start[:4096].partition(b"\r\n")[0].split(b" ")
         if len(words) == 3:
-            exchange.method, exchange.target = words[0][:32], words[1]
+            exchange.method, exchange.target = words[0][:32], words[1][:1024]
         exchange.fail(failure)
 
     # --- from the exchange ---

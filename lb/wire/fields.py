@@ -72,8 +72,9 @@ class Rules:
     LINES = 4096  # how many are remembered
     LONGEST = 256  # bytes of a line that is remembered
 
-    def __init__(self, law: Mapping[bytes, int]) -> None:
+    def __init__(self, law: Mapping[bytes, int], forwarded: int = PASS) -> None:
         self._law = law
+        self._forwarded = forwarded  # the rule for X-Forwarded-* that the law doesn't name
         self.judged: dict[bytes, tuple[int, bytes] | int] = {}
 
     def judge(self, line: bytes) -> tuple[int, bytes]:
@@ -94,8 +95,7 @@ class Rules:
         plain = name.replace(b"_", b"-")
         if plain != name and plain in self._law:
             return DROP
-        # X-Forwarded-Port, -Prefix and so on: believed like the others, from trusted proxies only.
-        return FORWARDED_MORE if b"host" in self._law and plain.startswith(b"x-forwarded-") else PASS
+        return self._forwarded if plain.startswith(b"x-forwarded-") else PASS
 
 
 _KEPT = frozenset(
@@ -112,8 +112,11 @@ _KEPT = frozenset(
 
 
 def request_rules(id_header: str = "X-Request-ID") -> Rules:
-    """The law for requests; the field of the request ID has the name that the configuration gives it."""
-    return Rules({**_REQUEST_LAW, id_header.lower().encode(): ID})
+    """The law for requests; the field of the request ID has the name that the configuration gives it.
+
+    X-Forwarded-Port, -Prefix and so on are believed like the others, from trusted proxies only.
+    """
+    return Rules({**_REQUEST_LAW, id_header.lower().encode(): ID}, FORWARDED_MORE)
 
 
 def response_rules(*ours: str) -> Rules:

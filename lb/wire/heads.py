@@ -59,6 +59,7 @@ line_begun = re.compile(rb"[\x20-\x7e]*\r?").fullmatch
 
 _absolute = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?#]*)([^#]*)").fullmatch
 _spaced_chunked = re.compile(rb"\r\n(transfer-encoding):[ \t]*chunked[ \t]+\r\n", re.I)
+_NOT_SERVED = (b"CONNECT", b"TRACE")
 _MAX_FIELDS = 1024  # of a response: more is an attack or an accident
 _ZERO, _HASH = b"0#"
 NO_CALLBACKS = object()  # the parser only judges: the lines are cut here
@@ -111,11 +112,7 @@ def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int
         raise Refused(BAD_REQUEST) from None
     request = Request(method, target, lines)
     if version != b"HTTP/1.1":
-        if version != b"HTTP/1.0":
-            raise Refused(BAD_VERSION if _version(version) else BAD_REQUEST)
-        request.http10 = True
-        request.keep_alive = False
-        lines[0] = b"%b %b HTTP/1.1" % (method, target)  # RFC 9110, section 2.5: our own version goes on
+        _judge_version(request, version)
     connection = coding = length = None
     hosts = 0
     judged = rules.judged
@@ -140,7 +137,7 @@ def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int
             coding = value
         elif rule != DROP:
             _take(request, rule, value, trusted, line)
-    if method == b"CONNECT" or method == b"TRACE":
+    if method in _NOT_SERVED:
         raise Refused(METHOD_NOT_ALLOWED)
     if hosts != 1 and (hosts or not request.http10):
         raise Refused(BAD_HOST)
@@ -151,12 +148,25 @@ def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int
     if coding is not None or length is not None:
         _judge_framing(request, coding, length, max_body)
     if connection is not None:
-        keep, named = connection_options(connection)
-        if keep is not None:
-            request.keep_alive = keep
-        if named:
-            request.lines[1:] = without(request.lines[1:], named)
+        _heed_connection(request, connection)
     return request
+
+
+def _judge_version(request: Request, version: bytes) -> None:
+    """HTTP/1.0 is the only other one. RFC 9110, section 2.5: it is our own version that goes on."""
+    if version != b"HTTP/1.0":
+        raise Refused(BAD_VERSION if _version(version) else BAD_REQUEST)
+    request.http10 = True
+    request.keep_alive = False
+    request.lines[0] = b"%b %b HTTP/1.1" % (request.method, request.target)
+
+
+def _heed_connection(request: Request, connection: bytes) -> None:
+    keep, named = connection_options(connection)
+    if keep is not None:
+        request.keep_alive = keep
+    if named:
+        request.lines[1:] = without(request.lines[1:], named)
 
 
 def _take(request: Request, rule: int, value: bytes, trusted: bool, line: bytes) -> None:
