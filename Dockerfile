@@ -2,12 +2,14 @@
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS builder
+# For the modules that every request passes; only what they become goes into the image below.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 WORKDIR /src
 # Built in the place where it will run, since a virtual environment can't be moved; without pip of its own.
 RUN python -m venv --without-pip /opt/lb
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY lb lb
-# Compiled here, since nothing can be written later. "unchecked-hash": valid whatever happens to the times of files.
+# Byte code made here, since nothing can be written later. "unchecked-hash": valid whatever happens to the times of files.
 RUN pip --python /opt/lb/bin/python install --no-cache-dir --no-compile . \
     && python -m compileall -q --invalidation-mode unchecked-hash /opt/lb/lib
 

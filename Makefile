@@ -2,23 +2,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BUILT := $(VENV)/.built
+HOT := $(wildcard lb/core/*.py lb/wire/*.py lb/proxy/*.py lb/observe/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench bench-micro clean
+.PHONY: help demo test check check-interpreted lint bench bench-micro clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $@ $(BUILT)
+
+# The compiled modules anew, where their source has changed since.
+$(BUILT): $(STAMP) $(HOT)
+	$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-demo: $(STAMP) ## three greeters and the balancer, until Ctrl-C; ARGS=--once stops by itself
+demo: $(BUILT) ## three greeters and the balancer, until Ctrl-C; ARGS=--once stops by itself
 	@$(BIN)/lb demo $(ARGS)
 
-test: $(STAMP) ## all tests; ARGS goes to pytest
+test: $(BUILT) ## all tests; ARGS goes to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP)
@@ -26,13 +33,17 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+check-interpreted: $(STAMP) ## the tests of the compiled rooms without their compiled modules, which go
+	rm -f $(BUILT) *.so lb/*/*.so
+	$(BIN)/python -m pytest tests/core tests/balance tests/wire tests/proxy tests/observe $(ARGS)
+
 check: lint test ## format, lint, types, tests: what every commit passes
 
-bench: $(STAMP) ## CPU per request beside nginx and HAProxy; ARGS="--only few,many"
+bench: $(BUILT) ## CPU per request beside nginx and HAProxy; ARGS="--only few,many"
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-micro: $(STAMP) ## the hot functions alone
+bench-micro: $(BUILT) ## the hot functions alone
 	$(BIN)/python -m benchmarks.micro $(ARGS)
 
 clean: ## remove what the targets have made
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build *.so lb/*/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

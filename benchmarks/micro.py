@@ -25,9 +25,9 @@ Subject = tuple[str, Callable[[], object]]
 
 
 def request_ids() -> Iterator[Subject]:
-    from lb.core.identity import request_ids
+    from lb.core.identity import RequestIds
 
-    yield "request ID", request_ids(time.time)
+    yield "request ID", RequestIds(time.time).new
 
 
 def picks() -> Iterator[Subject]:

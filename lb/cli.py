@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from lb import __version__
+import lb
 
 if TYPE_CHECKING:
     from lb.config import Config
@@ -36,8 +36,21 @@ def fail(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
+def show_version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(f"lb {lb.__version__} ({'compiled' if lb.compiled() else 'interpreted'})")
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="lb")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_version,
+    help="Show the version and exit.",
+)
 def main() -> None:
     """A layer-7 load balancer that explains itself."""
 

@@ -9,38 +9,44 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from os import urandom
 from struct import Struct
+from typing import Final
 
 Network = IPv4Network | IPv6Network
 
-well_formed_id = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._~+/=-]{7,127}").fullmatch
+well_formed_id: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._~+/=-]{7,127}").fullmatch
 """An ID that may be taken over: 8 to 128 characters that are safe in a header, a log and a URL."""
 
-_BATCH = 512
+_BATCH: Final = 512
 _VERSION = bytes(0x70 | byte & 0x0F for byte in range(256))  # 7 in the four high bits
 _VARIANT = bytes(0x80 | byte & 0x3F for byte in range(256))  # 10 in the two high bits
 _groups = Struct("4s4s12s").iter_unpack
 
 
-def request_ids(now: Callable[[], float]) -> Callable[[], bytes]:
-    """Makes a function that returns a new UUIDv7 at each call; `now` tells the Unix time in seconds.
+class RequestIds:
+    """Makes UUIDv7s; `now` tells the Unix time in seconds.
 
     48 bits of milliseconds, then 74 random bits. These are drawn for 512 IDs at a time, since a system call
     for each would cost more than all the rest.
     """
-    stamp, stamped = b"", -1
-    tails: list[bytes] = []
 
-    def new() -> bytes:
-        nonlocal stamp, stamped
-        millis = int(now() * 1000)
-        if millis != stamped:
+    __slots__ = ("_now", "_stamp", "_stamped", "_tails")
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._stamped = -1  # milliseconds, and how they are written
+        self._stamp = b""
+        self._tails: list[bytes] = []
+
+    def new(self) -> bytes:
+        """One that nobody has had yet."""
+        millis = int(self._now() * 1000)
+        if millis != self._stamped:
             digits = b"%012x" % millis
-            stamp, stamped = digits[:8] + b"-" + digits[8:] + b"-", millis
+            self._stamp, self._stamped = digits[:8] + b"-" + digits[8:] + b"-", millis
+        tails = self._tails
         if not tails:
             tails.extend(_random_tails())
-        return stamp + tails.pop()
-
-    return new
+        return self._stamp + tails.pop()
 
 
 def _random_tails() -> list[bytes]:

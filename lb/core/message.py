@@ -1,11 +1,12 @@
 """Heads of messages as they travel from floor to floor. Bytes stay bytes."""
 
 from dataclasses import dataclass
+from typing import Final
 
-CHUNKED = -1  # the body's length shows only at its end: chunked, RFC 9112, section 7.1
-UNTIL_CLOSE = -2  # a response body that ends when the connection does: RFC 9112, section 6.3
+CHUNKED: Final = -1  # the body's length shows only at its end: chunked, RFC 9112, section 7.1
+UNTIL_CLOSE: Final = -2  # a response body that ends when the connection does: RFC 9112, section 6.3
 
-IDEMPOTENT_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+IDEMPOTENT_METHODS: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """RFC 9110, section 9.2.2."""
 
 

@@ -1,4 +1,8 @@
-"""A client's connection: bytes to exchanges, one after the other."""
+"""A client's connection: bytes to exchanges, one after the other.
+
+The classes of the data plane name no base class of asyncio's, whose protocols are only what they do: without
+it they compile to plain structures.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import asyncio
 import socket
 import struct
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from lb.core.failure import REQUEST_TIMEOUT, Failure
 from lb.core.identity import client_address
@@ -20,13 +24,15 @@ if TYPE_CHECKING:
     from lb.proxy.listener import Listener
     from lb.proxy.plane import Plane
 
-_LINGER = 5.0  # seconds that a client gets to read our last words while we throw away what it still sends
-_QUIET = 1.0  # seconds in which a stream may say nothing to a client that sends no more
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LINGER: Final = (
+    5.0  # seconds that a client gets to read our last words while we throw away what it still sends
+)
+_QUIET: Final = 1.0  # seconds in which a stream may say nothing to a client that sends no more
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection:
     """One connection of one client. Requests are answered in order, the next one waits for its turn."""
 
     __slots__ = (
@@ -91,7 +97,7 @@ class ClientConnection(asyncio.Protocol):
         codec = self.codec
         if self._exchange is None:
             codec.feed(data)
-            if self._exchange is None and not (self._head_begun or self._closing or self.blocked):
+            if not (self.busy or self._head_begun or self._closing or self.blocked):
                 self._await_head()
         else:
             codec.feed(data)
@@ -207,7 +213,7 @@ class ClientConnection(asyncio.Protocol):
     def on_malformed(self, failure: Failure, start: bytes) -> None:
         """Something that is no request gets an answer all the same, and a line in the log."""
         exchange = self._exchange = Exchange(self, monotonic())
-        exchange.id = self.plane.new_id()
+        exchange.id = self.plane.ids.new()
         words = start[:4096].partition(b"\r\n")[0].split(b" ")
         if len(words) == 3:
             exchange.method, exchange.target = words[0][:32], words[1][:1024]
@@ -224,9 +230,9 @@ class ClientConnection(asyncio.Protocol):
             self._head_begun = False
             self.deadline = now + (self._options.write if self.blocked else self._options.keepalive)
             self.codec.next()
-            if self.codec.pending and self._exchange is None and not self.blocked:
+            if self.codec.pending and not self.busy and not self.blocked:
                 self._await_head()
-            if self._half_closed and self._exchange is None:
+            if self._half_closed and not self.busy:
                 self._close()
         elif exchange.request_complete or self._half_closed:
             self._close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from lb.core.backend import Backend
 from lb.core.failure import CLIENT_GONE, NO_ROUTE, RESET, SHUTTING_DOWN, Failure
@@ -19,7 +19,7 @@ from lb.proxy.upstream import UpstreamConnection
 if TYPE_CHECKING:
     from lb.proxy.connection import ClientConnection
 
-_HELD = 65536  # bytes of a request's body that are kept while there is no connection to a backend yet
+_HELD: Final = 65536  # bytes of a request's body that are kept while there is no connection to a backend yet
 
 
 class Exchange(ExchangeRecord):
@@ -59,7 +59,7 @@ class Exchange(ExchangeRecord):
         self.host = request.host
         self.target = request.target[:1024]  # enough for the record
         given = connection.trusted and request.given_id
-        self.id = given if given and well_formed_id(given) else plane.new_id()
+        self.id = given if given and well_formed_id(given) else plane.ids.new()
         if end:
             self.request_complete = True
             self.received_at = self.started

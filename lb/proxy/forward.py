@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lb.core.backend import Backend
 from lb.core.message import Request
@@ -11,8 +11,8 @@ from lb.core.route import Route
 if TYPE_CHECKING:
     from lb.proxy.connection import ClientConnection
 
-_FORWARDED_HOST = b"\r\nX-Forwarded-Host: "
-VIA = b"1.1 lb"  # RFC 9110, section 7.6.3: the version received, and a pseudonym for us
+_FORWARDED_HOST: Final = b"\r\nX-Forwarded-Host: "
+VIA: Final = b"1.1 lb"  # RFC 9110, section 7.6.3: the version received, and a pseudonym for us
 
 
 def constant_fields(peer: str, scheme: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 from lb.core.message import Limits
 from lb.proxy.connection import ClientConnection
@@ -53,7 +53,7 @@ class Listener:
         Only then the name is sure, which is the address, and the statistics that go by it.
         """
         self._server = await self.plane.loop.create_server(
-            lambda: ClientConnection(self.plane, self),
+            cast(Callable[[], asyncio.BaseProtocol], self.connection),
             self.host,
             self.port,
             backlog=BACKLOG,
@@ -64,6 +64,10 @@ class Listener:
         self.name = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
         self.stats = self._stats_of(self.name)
         await self._server.start_serving()
+
+    def connection(self) -> ClientConnection:
+        """A new client's."""
+        return ClientConnection(self.plane, self)
 
     def close(self) -> None:
         """Accepts no more. Connections that are there stay."""

@@ -10,7 +10,7 @@ from time import time
 from typing import TYPE_CHECKING
 
 from lb.core.backend import Backend
-from lb.core.identity import Network, request_ids
+from lb.core.identity import Network, RequestIds
 from lb.core.pool import Pool
 from lb.core.record import Observer
 from lb.core.route import Routes
@@ -64,7 +64,7 @@ class Plane:
         self.expose_backend = identification.expose_backend
         self.observers: tuple[Callable[..., None], ...] = tuple(each.on_exchange for each in observers)
         self.sweeper = Sweeper(loop)
-        self.new_id = request_ids(time)
+        self.ids = RequestIds(time)
         self.id_field = identification.header.encode() + b": "
         self.request_rules = request_rules(identification.header)
         ours = (

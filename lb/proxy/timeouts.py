@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 log = logging.getLogger("lb.proxy")
 
-TICK = 0.25  # seconds: how late a timeout may be noticed
-NEVER = float("inf")
+TICK: Final = 0.25  # seconds: how late a timeout may be noticed
+NEVER: Final = float("inf")
 
 
 class Deadlined(Protocol):

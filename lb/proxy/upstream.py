@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, cast
@@ -93,9 +94,9 @@ class Dial:
         spec = self._upstream.backend.spec
         attempt = self._attempt
         try:
-            _, connection = await self._plane.loop.create_connection(
-                lambda: UpstreamConnection(self._plane, self._upstream), spec.host, spec.port
-            )
+            connection = UpstreamConnection(self._plane, self._upstream)
+            factory = cast(Callable[[], asyncio.BaseProtocol], lambda: connection)
+            await self._plane.loop.create_connection(factory, spec.host, spec.port)
             connection.opened()
             attempt.on_connected(connection, monotonic())
         except OSError as error:
@@ -111,7 +112,7 @@ class Dial:
             self._plane.sweeper.unwatch(self)
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection:
     """One connection to a backend. Serves one attempt at a time, or is idle."""
 
     __slots__ = (

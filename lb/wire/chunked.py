@@ -8,20 +8,25 @@ message: what cannot be read in one way only is not passed on.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from lb.wire.fields import TOKEN, trailer_passes, valid_trailer
 
-LAST = b"0\r\n\r\n"
-_MAX_LINE = 1024  # bytes of a size line with its extensions
-_MAX_TRAILERS = 16384  # bytes of the trailer section
+LAST: Final = b"0\r\n\r\n"
+_MAX_LINE: Final = 1024  # bytes of a size line with its extensions
+_MAX_TRAILERS: Final = 16384  # bytes of the trailer section
 
-_size = re.compile(rb"[0-9A-Fa-f]{1,32}").fullmatch
+_size: Final = re.compile(rb"[0-9A-Fa-f]{1,32}").fullmatch
 _quoted = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
-_extensions = re.compile(
+_extensions: Final = re.compile(
     rb"(?:[ \t]*;[ \t]*" + TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + TOKEN + rb"|" + _quoted + rb"))?)*"
 ).fullmatch
 
-_SIZE, _DATA, _DATA_END, _TRAILERS, _DONE = range(5)
+_SIZE: Final = 0
+_DATA: Final = 1
+_DATA_END: Final = 2
+_TRAILERS: Final = 3
+_DONE: Final = 4
 
 
 class ChunkedError(ValueError):

@@ -10,13 +10,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from ipaddress import AddressValueError, IPv6Address
+from typing import Final
 
-PASS, DROP, HOST, LENGTH, CODING, CONNECTION, EXPECT, ID = range(8)
-FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED, FORWARDED_MORE, VIA = range(8, 14)
+PASS: Final = 0
+DROP: Final = 1
+HOST: Final = 2
+LENGTH: Final = 3
+CODING: Final = 4
+CONNECTION: Final = 5
+EXPECT: Final = 6
+ID: Final = 7
+FORWARDED_FOR: Final = 8
+FORWARDED_PROTO: Final = 9
+FORWARDED_HOST: Final = 10
+FORWARDED: Final = 11
+FORWARDED_MORE: Final = 12
+VIA: Final = 13
 
-OWS = b" \t"
-REMEMBERED = 4096  # spellings of names, or values: a bound on what an attacker can make us keep
-TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+OWS: Final = b" \t"
+REMEMBERED: Final = 4096  # spellings of names, or values: a bound on what an attacker can make us keep
+TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 
 # Fields of one connection (RFC 9110, section 7.6.1), whether or not Connection names them. HTTP2-Settings:
 # an upgrade to h2c is not offered. Proxy: it would become HTTP_PROXY in a CGI (CVE-2016-5385).
@@ -56,36 +69,49 @@ _NOT_IN_TRAILERS = frozenset(_REQUEST_LAW) | frozenset(
 )
 
 
+class Field:
+    """What a field line is to us: the rule for its name, and its value (empty where it just passes)."""
+
+    __slots__ = ("rule", "value")
+
+    def __init__(self, rule: int, value: bytes) -> None:
+        self.rule = rule
+        self.value = value
+
+
+_PASSES: Final = Field(PASS, b"")
+
 _OURS = (b"x-forwarded-", b"x-request-id", b"x-backend")
 
 
 class Rules:
     """What to do with a field line. Lines come again and again (HPACK lives on it), so each is judged once.
 
-    `judged` has for a line 0 where it simply passes, or else its rule and value. It is bounded, and holds
-    only fields that are no secret and mostly alike: no cookies, no credentials, nothing unknown.
+    What is remembered is bounded, and only of fields that are no secret and mostly alike: no cookies, no
+    credentials, nothing unknown.
 
     A name that becomes one of the judged ones when `_` is read as `-`, as CGI and WSGI backends do, could
     forge it there, and is dropped.
     """
 
-    LINES = 4096  # how many are remembered
-    LONGEST = 256  # bytes of a line that is remembered
+    LINES: Final = 4096  # how many are remembered
+    LONGEST: Final = 256  # bytes of a line that is remembered
 
     def __init__(self, law: Mapping[bytes, int], forwarded: int = PASS) -> None:
         self._law = law
         self._forwarded = forwarded  # the rule for X-Forwarded-* that the law doesn't name
-        self.judged: dict[bytes, tuple[int, bytes] | int] = {}
+        self.judged: dict[bytes, Field] = {}
 
-    def judge(self, line: bytes) -> tuple[int, bytes]:
-        """Rule and value of a line that has not come before."""
+    def judge(self, line: bytes) -> Field:
+        """What a line is that has not come before."""
         name, _, value = line.partition(b":")
         name = name.lower()
-        found = (self._rule(name), value.strip(OWS))
+        rule = self._rule(name)
+        found = Field(rule, value.strip(OWS)) if rule != PASS else _PASSES
         if len(line) <= self.LONGEST and name in _KEPT:
             if len(self.judged) >= self.LINES:
                 self.judged.clear()  # those in use come back at once
-            self.judged[line] = found if found[0] else 0
+            self.judged[line] = found
         return found
 
     def _rule(self, name: bytes) -> int:
@@ -98,7 +124,7 @@ class Rules:
         return self._forwarded if plain.startswith(b"x-forwarded-") else PASS
 
 
-_KEPT = frozenset(
+_KEPT: Final = frozenset(
     b"""
     accept accept-charset accept-encoding accept-language accept-ranges access-control-allow-headers
     access-control-allow-methods access-control-allow-origin allow alt-svc cache-control connection
@@ -129,7 +155,7 @@ def members(value: bytes) -> list[bytes]:
     return [member for item in value.split(b",") if (member := item.strip(OWS).lower())]
 
 
-_known_options: dict[bytes, tuple[bool | None, tuple[bytes, ...]]] = {}
+_known_options: Final[dict[bytes, tuple[bool | None, tuple[bytes, ...]]]] = {}
 
 
 def connection_options(value: bytes) -> tuple[bool | None, tuple[bytes, ...]]:
@@ -163,7 +189,7 @@ def content_length(value: bytes) -> bool:
 
 _reg_name = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+(?::[0-9]{0,5})?").fullmatch
 _literal = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]{0,5})?").fullmatch
-_known_hosts: dict[bytes, bool] = {}
+_known_hosts: Final[dict[bytes, bool]] = {}
 
 
 def valid_host(value: bytes) -> bool:

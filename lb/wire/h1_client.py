@@ -6,6 +6,7 @@ IDLE -> HEAD -> (LENGTH | CHUNKED | REST) -> IDLE ... or CLOSED
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -24,11 +25,16 @@ from lb.wire.heads import (
 )
 from lb.wire.stream import ResponseSink, Transport
 
-READ_HEAD, READ_LENGTH, READ_CHUNKED, READ_REST, IDLE, CLOSED = range(6)
+READ_HEAD: Final = 0
+READ_LENGTH: Final = 1
+READ_CHUNKED: Final = 2
+READ_REST: Final = 3
+IDLE: Final = 4
+CLOSED: Final = 5
 
-_MAX_RESPONSE_HEAD = 131072  # bytes; more is no head but an attack or an accident
-_MAX_INTERIM = 64  # 1xx responses before the real one
-_NO_BODY = (204, 304)
+_MAX_RESPONSE_HEAD: Final = 131072  # bytes; more is no head but an attack or an accident
+_MAX_INTERIM: Final = 64  # 1xx responses before the real one
+_NO_BODY: Final = (204, 304)
 
 
 class ClientCodec:

@@ -10,6 +10,7 @@ a part of it. What is refused ends the connection.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from httptools import HttpRequestParser
 
@@ -34,11 +35,15 @@ from lb.wire.heads import (
 )
 from lb.wire.stream import RequestHandler, RequestSink, Transport
 
-READ_HEAD, READ_LENGTH, READ_CHUNKED, WAIT, CLOSED = range(5)
+READ_HEAD: Final = 0
+READ_LENGTH: Final = 1
+READ_CHUNKED: Final = 2
+WAIT: Final = 3
+CLOSED: Final = 4
 
-_MAX_WAITING = 65536  # bytes of requests that a client may send ahead of its turn
-_NO_BODY = (204, 304)
-_CARRIAGE_RETURN = 13
+_MAX_WAITING: Final = 65536  # bytes of requests that a client may send ahead of its turn
+_NO_BODY: Final = (204, 304)
+_CARRIAGE_RETURN: Final = 13
 
 
 class ServerCodec:

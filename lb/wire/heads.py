@@ -9,6 +9,7 @@ is judged here.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 import httptools
 
@@ -48,21 +49,22 @@ from lb.wire.fields import (
     without,
 )
 
-CODING_CHUNKED = b"Transfer-Encoding: chunked"
+CODING_CHUNKED: Final = b"Transfer-Encoding: chunked"
 
-_version = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
-_reason = re.compile(rb"[\t \x21-\x7e\x80-\xff]*").fullmatch
-_token = re.compile(TOKEN).fullmatch
+_version: Final = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
+_reason: Final = re.compile(rb"[\t \x21-\x7e\x80-\xff]*").fullmatch
+_token: Final = re.compile(TOKEN).fullmatch
 
-line_begun = re.compile(rb"[\x20-\x7e]*\r?").fullmatch
+line_begun: Final = re.compile(rb"[\x20-\x7e]*\r?").fullmatch
 """Whether these bytes are the beginning of a first line, with nothing in them that no line may have."""
 
-_absolute = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?#]*)([^#]*)").fullmatch
-_spaced_chunked = re.compile(rb"\r\n(transfer-encoding):[ \t]*chunked[ \t]+\r\n", re.I)
-_NOT_SERVED = (b"CONNECT", b"TRACE")
-_MAX_FIELDS = 1024  # of a response: more is an attack or an accident
-_ZERO, _HASH = b"0#"
-NO_CALLBACKS = object()  # the parser only judges: the lines are cut here
+_absolute: Final = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?#]*)([^#]*)").fullmatch
+_spaced_chunked: Final = re.compile(rb"\r\n(transfer-encoding):[ \t]*chunked[ \t]+\r\n", re.I)
+_NOT_SERVED: Final = (b"CONNECT", b"TRACE")
+_MAX_FIELDS: Final = 1024  # of a response: more is an attack or an accident
+_ZERO: Final = 0x30  # the digit
+_HASH: Final = b"#"
+NO_CALLBACKS: Final = object()  # the parser only judges: the lines are cut here
 
 
 class Refused(Exception):
@@ -110,33 +112,34 @@ def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int
         method, target, version = lines[0].split(b" ")
     except ValueError:  # not two spaces
         raise Refused(BAD_REQUEST) from None
-    request = Request(method, target, lines)
+    passed = [lines[0]]
+    request = Request(method, target, passed)
     if version != b"HTTP/1.1":
         _judge_version(request, version)
     connection = coding = length = None
     hosts = 0
-    judged = rules.judged
-    for line in [line for line in lines[1:] if judged.get(line, 1)]:
-        rule, value = judged.get(line) or rules.judge(line)  # type: ignore[misc] # a 0 was left out above
-        if rule == HOST:
-            hosts += 1
-            request.host = value
-            continue
+    known = rules.judged
+    for line in lines[1:]:
+        field = known.get(line) or rules.judge(line)
+        rule = field.rule
         if rule == PASS:
-            continue
-        lines.remove(line)
-        if rule == CONNECTION:
-            connection = value if connection is None else connection + b"," + value
+            passed.append(line)
+        elif rule == HOST:
+            hosts += 1
+            request.host = field.value
+            passed.append(line)
+        elif rule == CONNECTION:
+            connection = field.value if connection is None else connection + b"," + field.value
         elif rule == LENGTH:
             if length is not None:
                 raise Refused(BAD_FRAMING)
-            length = value
+            length = field.value
         elif rule == CODING:
             if coding is not None:
                 raise Refused(BAD_FRAMING)
-            coding = value
+            coding = field.value
         elif rule != DROP:
-            _take(request, rule, value, trusted, line)
+            _take(request, rule, field.value, trusted, line)
     if method in _NOT_SERVED:
         raise Refused(METHOD_NOT_ALLOWED)
     if hosts != 1 and (hosts or not request.http10):
@@ -235,7 +238,7 @@ def _judge_framing(
     request.lines.append(b"Content-Length: %d" % request.length)
 
 
-_known_starts: dict[bytes, tuple[int, bytes, bool]] = {}
+_known_starts: Final[dict[bytes, tuple[int, bytes, bool]]] = {}
 
 
 def _judge_start(start: bytes) -> tuple[int, bytes, bool] | None:
@@ -258,40 +261,38 @@ def _judge_start(start: bytes) -> tuple[int, bytes, bool] | None:
 def parse_response(lines: list[bytes], rules: Rules) -> Response | None:
     """A response from the lines of a head that llhttp has found well-formed; None where we refuse it.
 
-    The response takes the lines over, less those that end here.
+    The response gets the lines that are passed on, the status line first.
     """
     judged_start = _known_starts.get(lines[0]) or _judge_start(lines[0])
     if judged_start is None:
         return None
     if len(lines) > _MAX_FIELDS:
         return None
-    status, lines[0], http10 = judged_start
+    status, start, http10 = judged_start
+    passed = [start]
     length = UNTIL_CLOSE
     connection = None
-    judged = rules.judged
-    for line in [line for line in lines[1:] if judged.get(line, 1)]:
-        rule, value = judged.get(line) or rules.judge(line)  # type: ignore[misc] # a 0 was left out above
+    known = rules.judged
+    for line in lines[1:]:
+        field = known.get(line) or rules.judge(line)
+        rule = field.rule
         if rule == PASS:
-            continue
-        if rule == LENGTH:
-            if length != UNTIL_CLOSE or not content_length(value):
+            passed.append(line)
+        elif rule == LENGTH:
+            if length != UNTIL_CLOSE or not content_length(field.value):
                 return None
-            length = int(value)
-            if value[0] == _ZERO or status < 200 or status == 204:
-                lines.remove(line)
-                if status >= 200 and status != 204:
-                    lines.append(b"Content-Length: %d" % length)
-            continue  # it passes as it came
-        lines.remove(line)
-        if rule == CODING:
-            if length != UNTIL_CLOSE or http10 or value.lower() != b"chunked":
+            length = int(field.value)
+            if status >= 200 and status != 204:
+                passed.append(b"Content-Length: %d" % length if field.value[0] == _ZERO else line)
+        elif rule == CODING:
+            if length != UNTIL_CLOSE or http10 or field.value.lower() != b"chunked":
                 return None
             length = CHUNKED
         elif rule == CONNECTION:
-            connection = value if connection is None else connection + b"," + value
+            connection = field.value if connection is None else connection + b"," + field.value
     if connection is None:
-        return Response(status, lines, length, not http10)
+        return Response(status, passed, length, not http10)
     keep, named = connection_options(connection)
     if named:
-        lines[1:] = without(lines[1:], named)
-    return Response(status, lines, length, not http10 if keep is None else keep)
+        passed[1:] = without(passed[1:], named)
+    return Response(status, passed, length, not http10 if keep is None else keep)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lb
 import lb.balance
 from lb.balance import policies
 from lb.core.backend import ACTIVE, DISABLED, DRAINING, Backend, BackendSpec
@@ -135,6 +136,11 @@ def busy_picks(policy: str, seed: int) -> list[str]:
 # --- what it costs ---
 
 
+# Compiled code can't be watched as it looks: these run with `make check-interpreted`.
+watched = pytest.mark.skipif(lb.compiled(), reason="compiled")
+
+
+@watched
 @every_policy
 @pytest.mark.parametrize("weights", [(1,), (1, 2, 5)], ids=["equal weights", "three weights"])
 def test_an_attempt_costs_the_same_with_3000_backends_as_with_3(policy: str, weights: Sequence[int]) -> None:
@@ -156,6 +162,7 @@ def looks_per_attempt(policy: str, weights: Sequence[int]) -> float:
     return looks.count / attempts
 
 
+@watched
 def test_a_full_scan_would_be_noticed() -> None:
     pool = made_pool()
     looks = watch(pool, numbered([1] * 3000))

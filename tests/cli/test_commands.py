@@ -40,7 +40,8 @@ def config(tmp_path: Path) -> Callable[[str], Path]:
 
 def test_version() -> None:
     done = run("--version")
-    assert (done.returncode, done.stdout.split()[-1], done.stderr) == (0, lb.__version__, "")
+    kind = "compiled" if lb.compiled() else "interpreted"
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"lb {lb.__version__} ({kind})\n", "")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["serve", "--help"], ["explain", "-h"]])

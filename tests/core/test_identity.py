@@ -5,14 +5,14 @@ from uuid import RFC_4122, UUID
 
 import pytest
 
-from lb.core.identity import client_address, request_ids, well_formed_id
+from lb.core.identity import RequestIds, client_address, well_formed_id
 
 NOW = 1_700_000_000.123  # seconds
 
 
 class TestRequestIds:
     def test_they_are_version_7(self) -> None:
-        new = request_ids(lambda: NOW)
+        new = RequestIds(lambda: NOW).new
         for _ in range(1000):
             text = new().decode()
             uuid = UUID(text)
@@ -22,7 +22,7 @@ class TestRequestIds:
             assert uuid.int >> 80 == 1_700_000_000_123  # milliseconds
 
     def test_all_random_bits_are_used(self) -> None:
-        new = request_ids(lambda: NOW)
+        new = RequestIds(lambda: NOW).new
         ones, zeros = 0, 0
         for _ in range(200):
             bits = UUID(new().decode()).int
@@ -34,12 +34,12 @@ class TestRequestIds:
         assert changing == random_bits
 
     def test_no_two_are_the_same(self) -> None:
-        new = request_ids(lambda: NOW)
+        new = RequestIds(lambda: NOW).new
         assert len({new() for _ in range(200_000)}) == 200_000
 
     def test_they_sort_by_time(self) -> None:
         now = NOW
-        new = request_ids(lambda: now)
+        new = RequestIds(lambda: now).new
         ids = []
         for _ in range(3000):
             ids.append(new())
@@ -48,11 +48,11 @@ class TestRequestIds:
 
     def test_time_is_asked_each_time(self) -> None:
         times = iter((1.0, 1.0, 2.5, 0.001, 0.0))
-        new = request_ids(lambda: next(times))
+        new = RequestIds(lambda: next(times)).new
         assert [UUID(new().decode()).int >> 80 for _ in range(5)] == [1000, 1000, 2500, 1, 0]
 
     def test_each_may_be_taken_over_by_the_next_balancer(self) -> None:
-        assert well_formed_id(request_ids(lambda: NOW)())
+        assert well_formed_id(RequestIds(lambda: NOW).new())
 
 
 @pytest.mark.parametrize(

@@ -186,8 +186,8 @@ def rule_of(rules: Rules, name: bytes) -> int:
     """The rule for a field of this name."""
     line = name + b":  value "
     found = rules.judge(line)
-    assert rules.judged.get(line) in (None, found if found[0] else 0), "remembered as something else"
-    return found[0]
+    assert rules.judged.get(line) in (None, found), "remembered as something else"
+    return found.rule
 
 
 class TestRules:
@@ -282,7 +282,7 @@ class TestRules:
     )
     def test_what_may_be_secret_or_is_long_is_not_remembered(self, line: bytes) -> None:
         for rules in (request_rules(), response_rules("X-Request-ID")):
-            assert rules.judge(line)[0] == fields.PASS
+            assert rules.judge(line).rule == fields.PASS
             assert not rules.judged
 
 
