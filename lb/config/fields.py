@@ -15,14 +15,19 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from lb.config.section import Found, refusal
 from lb.config.values import (
     Address,
     StatusSet,
     format_duration,
+    format_percentage,
     format_size,
+    joined_statuses,
     parse_address,
+    parse_bind,
     parse_duration,
     parse_network,
+    parse_percentage,
     parse_size,
     parse_statuses,
 )
@@ -81,7 +86,7 @@ class OrOff:
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         def read(value: object, inner: core_schema.ValidatorFunctionWrapHandler) -> object:
-            if value is None or is_off(value):
+            if value is None or is_off(value) or value == self.value:
                 return self.value
             if is_nothing(value) or (isinstance(value, str) and value.lower() in _NEARLY_OFF):
                 raise ValueError(f"must be {self.what} or off, not {shown(value)}{suggestion('off')}")
@@ -93,6 +98,14 @@ class OrOff:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
         return {"anyOf": [handler(schema), OFF]}
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """A field that stands in place of another one, of the pool say: None where it is left out."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.nullable_schema(handler(source))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +142,24 @@ class OrShort:
 
 # --- numbers ---
 
+_NONE = r"0+(\.0+)?"
 
-def whole(least: int, most: int) -> Written:
-    """A whole number within bounds, both included."""
 
-    def read(value: object) -> int:
+def whole(least: int, most: int, *words: str) -> Written:
+    """A whole number within bounds, both included, or one of a few words that stand for one."""
+
+    def read(value: object) -> int | str:
         number = as_int(value)
-        if number is None or not least <= number <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}, not {shown(value)}")
-        return number
+        if number is not None and least <= number <= most:
+            return number
+        if value in words:
+            return str(value)
+        near = did_you_mean(value, words) if isinstance(value, str) else ""
+        listed = " or ".join((f"a whole number from {least} to {most}", *words))
+        raise ValueError(f"must be {listed}, not {shown(value)}{near}")
 
-    return Written(read, {"type": "integer", "minimum": least, "maximum": most})
+    schema: JsonSchema = {"type": "integer", "minimum": least, "maximum": most}
+    return Written(read, {"anyOf": [schema, {"enum": list(words)}]} if words else schema)
 
 
 def duration(least: float = 0, more_than: float | None = None, most: float = 8760 * 3600) -> Written:
@@ -160,7 +180,8 @@ def duration(least: float = 0, more_than: float | None = None, most: float = 876
             raise ValueError(f"must be at most {format_duration(most)}, not {shown(value)}")
         return seconds
 
-    pattern = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$"
+    more = rf"(?!{_NONE}[a-z])" if least or more_than is not None else ""
+    pattern = rf"^{more}[0-9]+(\.[0-9]+)?(ms|s|m|h)$"
     schema = {"type": "string", "title": "duration", "pattern": pattern, "examples": ["250ms", "5s", "1m"]}
     return Written(read, schema, format_duration)
 
@@ -184,6 +205,28 @@ def size(least: int, most: int) -> Written:
     text = {"type": "string", "pattern": "^(0|[1-9][0-9]*)(B|KiB|MiB|GiB)?$"}
     number = {"type": "integer", "minimum": least, "maximum": most}
     return Written(read, {"title": "size", "anyOf": [text, number], "examples": ["64KiB"]}, format_size)
+
+
+def percentage(more_than_none: bool = False) -> Written:
+    """A share from 0 to 1 in the model; `20%` in the file."""
+
+    def read(value: object) -> float:
+        if isinstance(value, str) and not is_nothing(value):
+            share = parse_percentage(value)
+        elif type(value) in (int, float):
+            share = float(value)  # type: ignore[arg-type]
+        else:
+            raise ValueError(f"must be a percentage such as 20%, not {shown(value)}")
+        if more_than_none and not share > 0:
+            raise ValueError("must be more than 0%")
+        if not 0 <= share <= 1:
+            raise ValueError(f"must be a share from 0 to 1, not {shown(value)}")
+        return share
+
+    more = rf"(?!{_NONE}%)" if more_than_none else ""
+    pattern = rf"^{more}(100(\.0{{1,6}})?|[0-9]{{1,2}}(\.[0-9]{{1,6}})?)%$"
+    schema = {"type": "string", "title": "percentage", "pattern": pattern, "examples": ["20%"]}
+    return Written(read, schema, format_percentage)
 
 
 # --- booleans and words ---
@@ -254,6 +297,9 @@ def text(what: str, pattern: str, example: str, types: tuple[type, ...] = (), **
     return parsed(parse, what, example, types, pattern=f"^({pattern})$", **schema)
 
 
+_ADDRESS = r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}"
+
+
 def address(default_host: str, least_port: int) -> Written:
     """`host:port`. The default host is what a message suggests to who wrote the port alone."""
 
@@ -263,8 +309,17 @@ def address(default_host: str, least_port: int) -> Written:
             raise ValueError(f"must have a port from {least_port} to 65535, not {found.port}")
         return found
 
-    pattern = r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$"
-    return parsed(parse, "host:port", f"{default_host}:8080", types=(Address,), pattern=pattern)
+    return parsed(parse, "host:port", f"{default_host}:8080", types=(Address,), pattern=f"^{_ADDRESS}$")
+
+
+def bind(default_host: str) -> Written:
+    """`host:port`, where port 0 is a free one, or `unix:` and the path of a socket."""
+
+    def parse(value: str) -> Address:
+        return parse_bind(value, default_host)
+
+    what, pattern = "host:port or unix:PATH", f"^({_ADDRESS}|unix:/.*[^/])$"
+    return parsed(parse, what, f"{default_host}:8080", types=(Address,), pattern=pattern)
 
 
 def network() -> Written:
@@ -273,13 +328,40 @@ def network() -> Written:
     return parsed(parse_network, "an IP network or address", "10.0.0.0/8", types=types)
 
 
-def statuses() -> Written:
-    """A set of HTTP statuses."""
+def statuses(first: int = 1) -> Written:
+    """A set of HTTP statuses, as text or as a list. The first is the lowest class: 4 is for errors alone."""
 
-    what = "statuses such as 200-399"
-    pattern = "^[1-5][0-9]{2}(-[1-5][0-9]{2})?( *, *[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$"
-    kinds = ["string", "integer"]
-    return parsed(parse_statuses, what, "200-399", types=(StatusSet,), type=kinds, pattern=pattern)
+    what = "statuses such as 200-399" if first == 1 else "statuses such as 502-504"
+
+    def read_one(value: object) -> StatusSet:
+        found = parse_statuses(text_of(str(value) if type(value) is int else value, what))
+        if any(low < first * 100 for low, _ in found.ranges):
+            raise ValueError(f"must be statuses from {first}00 to 599, not {shown(value)}")
+        return found
+
+    def read(value: object) -> StatusSet:
+        if isinstance(value, StatusSet):
+            return value
+        if not isinstance(value, list | tuple):
+            return read_one(value)
+        ranges: list[tuple[int, int]] = []
+        problems: list[Found] = []
+        for number, item in enumerate(value):
+            try:
+                ranges += read_one(item).ranges
+            except ValueError as error:
+                problems.append(((number,), str(error)))
+        if problems:
+            raise refusal(what, problems)
+        if not ranges:
+            raise ValueError("needs at least one")
+        return joined_statuses(ranges)
+
+    one = f"[{first}-5][0-9]{{2}}(-[{first}-5][0-9]{{2}})?"
+    text: JsonSchema = {"type": "string", "pattern": f"^{one}( *, *{one})*$"}
+    number: JsonSchema = {"type": "integer", "minimum": first * 100, "maximum": 599}
+    several = {"type": "array", "minItems": 1, "items": {"anyOf": [text, number]}}
+    return Written(read, {"title": what, "anyOf": [text, number, several]}, str)
 
 
 def option(value: object, kind: str) -> object:

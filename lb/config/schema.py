@@ -20,7 +20,8 @@ class _AsWritten(GenerateJsonSchema):
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         found = super().default_schema(schema)
         default = _without_none(_written_back(schema))
-        if default is None and OFF in found.get("anyOf", ()):
+        inherited = schema["schema"]["type"] == "nullable"
+        if default is None and not inherited and OFF in found.get("anyOf", ()):
             default = "off"
         found.pop("default", None)
         return found if default in (None, "") else found | {"default": default}

@@ -6,7 +6,7 @@ programmers. A `Section` does both halves in any case, so that every problem is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationInfo, model_validator
@@ -56,7 +56,7 @@ class Section(BaseModel):
         except ValidationError as error:
             found += cls._in_plain_words(error.errors(include_url=False))
         if found:
-            raise ValidationError.from_exception_data(cls.__name__, [_line_error(*each) for each in found])
+            raise refusal(cls.__name__, found)
         return section
 
     @classmethod
@@ -101,6 +101,11 @@ class Section(BaseModel):
         else:
             words = detail["msg"]
         return path, words
+
+
+def refusal(what: str, found: Iterable[Found]) -> ValidationError:
+    """All these problems at once, each with its path from here on."""
+    return ValidationError.from_exception_data(what, [_line_error(*each) for each in found])
 
 
 def _line_error(path: Path, words: str) -> InitErrorDetails:

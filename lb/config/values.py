@@ -1,4 +1,4 @@
-"""The small languages inside the values: durations, sizes, addresses, networks, sets of statuses.
+"""The small languages inside the values: durations, sizes, percentages, addresses, networks, statuses.
 
 Each is read by a function that raises ValueError in words for people, and written back by another.
 """
@@ -6,9 +6,11 @@ Each is read by a function that raises ValueError in words for people, and writt
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from math import inf
 
 from lb.config.written import quoted, suggestion
 
@@ -41,7 +43,9 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest way to write it that is read back as the very same number."""
+    """The shortest way to write it that is read back as the very same number. Forever is off."""
+    if seconds == inf:
+        return "off"
     for unit, length in _SECONDS.items():
         if seconds and seconds % length == 0:
             return f"{int(seconds // length)}{unit}"
@@ -92,7 +96,43 @@ def format_size(size: int) -> str:
     return str(size)
 
 
+# --- percentages ---
+
+_PERCENTAGE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", re.ASCII)
+_LOOSE_PERCENTAGE = re.compile(
+    r"\s*([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*(%|percent|per cent|)\s*", re.ASCII | re.IGNORECASE
+)
+
+
+def parse_percentage(text: str) -> float:
+    """A share from 0 to 1, of `20%` or `12.5%`."""
+    match = _PERCENTAGE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"must be a percentage such as 20%, not {quoted(text)}{_nearest_share(text)}")
+    if Decimal(match[1]) > 100:
+        raise ValueError(f"must be a percentage from 0% to 100%, not {quoted(text)}")
+    return float(Decimal(match[1]) / 100)
+
+
+def format_percentage(share: float) -> str:
+    """The way to write it that is read back as the very same number."""
+    return f"{(Decimal(repr(share)) * 100).normalize():f}%"
+
+
+def _nearest_share(text: str) -> str:
+    """A number alone is a share of 1 below 1, and a percentage above; 1 could be either."""
+    match = _LOOSE_PERCENTAGE.fullmatch(text)
+    if match is None or float(match[1]) > 100 or (not match[2] and float(match[1]) == 1):
+        return ""
+    share_of_one = not match[2] and float(match[1]) < 1
+    return suggestion(format_percentage(float(match[1])) if share_of_one else f"{match[1]}%")
+
+
 # --- addresses ---
+
+_UNIX = "unix:"
+_LONGEST_UNIX_PATH = 107
+"""Bytes: `sun_path` of Linux has 108, and the last one is a null (unix(7))."""
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _ENDS_IN_NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)", re.ASCII)
@@ -102,17 +142,25 @@ _HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):([^:]*)")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen or to connect. An IPv6 host has no brackets here; `str()` puts them back."""
+    """Where to listen or to connect: a host and a port, or the path of a unix socket.
+
+    An IPv6 host has no brackets here; `str()` puts them back. With a path, the host is empty and the port 0.
+    """
 
     host: str
     port: int
+    path: str = ""
 
     def __str__(self) -> str:
+        if self.path:
+            return _UNIX + self.path
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
+        if self.path:
+            return True
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
@@ -124,6 +172,8 @@ def parse_address(text: str, default_host: str = "127.0.0.1") -> Address:
 
     The default host is what a message suggests to who wrote the port alone.
     """
+    if text.startswith((_UNIX + "/", _UNIX + "@")):
+        raise ValueError("must be host:port: only a listener can be a unix socket")
     if "://" in text:
         scheme, _, rest = text.partition("://")
         raise ValueError(
@@ -152,6 +202,36 @@ def _no_host_and_port(text: str, default_host: str) -> Address:
 def _valid_suggestion(text: str) -> str:
     try:
         return suggestion(str(parse_address(text)))
+    except ValueError:
+        return ""
+
+
+def parse_bind(text: str, default_host: str = "0.0.0.0") -> Address:
+    """Where to listen: as `parse_address`, or `unix:/run/lb.sock`."""
+    if text.startswith("/"):
+        raise ValueError(f"must be host:port or unix: and a path, not a path alone{_unix_suggestion(text)}")
+    path = text.removeprefix(_UNIX)
+    if path == text or path.isdecimal():  # there may be a host of that name, as in unix:8080
+        return parse_address(text, default_host)
+    if path.startswith("//"):
+        raise ValueError(f"must be unix: and a path, without //{_unix_suggestion(path[2:])}")
+    return Address("", 0, _unix_path(path))
+
+
+def _unix_path(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError(f"must have an absolute path, as in unix:/run/lb.sock, not {quoted(path)}")
+    if path.endswith("/") or not path.isprintable():
+        raise ValueError(f"must have the path of a file, as in unix:/run/lb.sock, not {quoted(path)}")
+    length = len(path.encode())
+    if length > _LONGEST_UNIX_PATH:
+        raise ValueError(f"has a path of {length} bytes, but a unix socket's can have {_LONGEST_UNIX_PATH}")
+    return path
+
+
+def _unix_suggestion(path: str) -> str:
+    try:
+        return suggestion(_UNIX + _unix_path(path))
     except ValueError:
         return ""
 
@@ -228,15 +308,21 @@ _STATUSES = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class StatusSet:
-    """Which statuses are good: ranges, both ends included. `204 in statuses` asks."""
+    """Some statuses: ranges, both ends included. `204 in statuses` asks."""
 
-    ranges: tuple[tuple[int, int], ...]
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def members(self) -> frozenset[int]:
+        """Each of them, for who asks often."""
+        return frozenset(status for low, high in self.ranges for status in range(low, high + 1))
 
     def __contains__(self, status: object) -> bool:
         return isinstance(status, int) and any(low <= status <= high for low, high in self.ranges)
 
     def __str__(self) -> str:
-        return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in self.ranges)
+        """As it is written; off where there is none."""
+        return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in self.ranges) or "off"
 
 
 def parse_statuses(text: str) -> StatusSet:
@@ -248,4 +334,14 @@ def parse_statuses(text: str) -> StatusSet:
         if low > high:
             raise ValueError(f"must be statuses such as 200-399 or 200,204,300-399, not {quoted(text)}")
         ranges.append((low, high))
-    return StatusSet(tuple(ranges))
+    return joined_statuses(ranges)
+
+
+def joined_statuses(ranges: Iterable[tuple[int, int]]) -> StatusSet:
+    """The one set of these ranges: in order, with neighbours as one, so that equal sets are equal."""
+    found: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if found and low <= found[-1][1] + 1:
+            low, high = found[-1][0], max(high, found.pop()[1])
+        found.append((low, high))
+    return StatusSet(tuple(found))

@@ -9,13 +9,17 @@ from hypothesis import strategies as st
 
 from lb.config.values import (
     Address,
+    StatusSet,
     format_duration,
+    format_percentage,
     format_size,
     parse_address,
+    parse_bind,
     parse_duration,
     parse_host,
     parse_host_pattern,
     parse_network,
+    parse_percentage,
     parse_size,
     parse_statuses,
 )
@@ -69,6 +73,10 @@ def test_every_written_duration_survives_being_read(amount, unit):
     assert parse_duration(format_duration(seconds)) == seconds
 
 
+def test_forever_is_off():
+    assert format_duration(math.inf) == "off"
+
+
 SIZES = {"64KiB": 65536, "1MiB": 2**20, "2GiB": 2**31, "8193": 8193, "0": 0, "512": 512}
 
 
@@ -96,6 +104,55 @@ def test_no_size(text, better):
 @given(st.integers(0, 2**50))
 def test_every_size_survives_being_written(size):
     assert parse_size(format_size(size)) == size
+
+
+PERCENTAGES = {"0%": 0, "20%": 0.2, "29%": 0.29, "100%": 1, "12.5%": 0.125, "0.000001%": 1e-8}
+
+
+@pytest.mark.parametrize(("text", "share"), PERCENTAGES.items())
+def test_percentage(text, share):
+    assert parse_percentage(text) == share
+    assert format_percentage(share) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "better"),
+    [
+        ("0.2", "20%"),
+        ("0.005", "0.5%"),
+        ("0", "0%"),
+        ("20", "20%"),
+        ("100", "100%"),
+        ("20 %", "20%"),
+        ("20percent", "20%"),
+        ("7 Percent", "7%"),
+        ("1", None),  # of one, or of a hundred?
+        ("1.0", None),
+        ("101", None),
+        ("", None),
+        ("-5%", None),
+        (".5%", None),
+        ("5%%", None),
+        ("half", None),
+        ("٣%", None),
+    ],
+)
+def test_no_percentage(text, better):
+    with pytest.raises(ValueError, match="must be a percentage such as 20%, not ") as caught:
+        parse_percentage(text)
+    assert (f"(did you mean {better}?)" in str(caught.value)) == (better is not None)
+
+
+@pytest.mark.parametrize("text", ["101%", "100.000001%", "999%"])
+def test_no_more_than_all(text):
+    with pytest.raises(ValueError, match=f"must be a percentage from 0% to 100%, not '{text}'"):
+        parse_percentage(text)
+
+
+@given(st.integers(0, 100 * 10**6))
+def test_every_percentage_survives_being_written(millionths):
+    share = parse_percentage(f"{millionths // 10**6}.{millionths % 10**6:06d}%")
+    assert parse_percentage(format_percentage(share)) == share
 
 
 @pytest.mark.parametrize(
@@ -149,11 +206,52 @@ def test_address(text, host, port):
             "must be host:port alone, without 'http://' (did you mean 127.0.0.1:9001?)",
         ),
         ("https://example.org", "must be host:port alone, without 'https://'"),
+        ("unix:/run/lb.sock", "must be host:port: only a listener can be a unix socket"),
     ],
 )
 def test_no_address(text, message):
     with pytest.raises(ValueError) as caught:
         parse_address(text)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("path", ["/run/lb.sock", "/a b", "/ä", "/" + "x" * 106, "/" + "ä" * 53])
+def test_unix_socket(path):
+    address = parse_bind(f"unix:{path}")
+    assert address == Address("", 0, path)
+    assert str(address) == f"unix:{path}"
+    assert address.is_loopback
+
+
+def test_a_bind_may_be_host_and_port_as_well():
+    assert parse_bind("[::]:8080") == Address("::", 8080)
+    assert parse_bind("unix:8080") == Address("unix", 8080)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("unix:", "must have an absolute path, as in unix:/run/lb.sock, not ''"),
+        ("unix:lb.sock", "must have an absolute path, as in unix:/run/lb.sock, not 'lb.sock'"),
+        ("unix:@lb", "must have an absolute path, as in unix:/run/lb.sock, not '@lb'"),
+        ("unix:/", "must have the path of a file, as in unix:/run/lb.sock, not '/'"),
+        ("unix:/run/", "must have the path of a file, as in unix:/run/lb.sock, not '/run/'"),
+        ("unix:/a\0b", "must have the path of a file, as in unix:/run/lb.sock, not '/a\\x00b'"),
+        ("unix:/\ud800", "must have the path of a file, as in unix:/run/lb.sock, not '/\\ud800'"),
+        (f"unix:/{'x' * 107}", "has a path of 108 bytes, but a unix socket's can have 107"),
+        (f"unix:/{'ä' * 54}", "has a path of 109 bytes, but a unix socket's can have 107"),
+        ("unix:///run/a", "must be unix: and a path, without // (did you mean unix:/run/a?)"),
+        ("unix://a", "must be unix: and a path, without //"),
+        (
+            "/run/a",
+            "must be host:port or unix: and a path, not a path alone (did you mean unix:/run/a?)",
+        ),
+        ("8080", "must be host:port, not a port alone (did you mean 0.0.0.0:8080?)"),
+    ],
+)
+def test_no_bind(text, message):
+    with pytest.raises(ValueError) as caught:
+        parse_bind(text)
     assert str(caught.value) == message
 
 
@@ -242,6 +340,16 @@ def test_statuses():
     assert str(statuses) == "200,204,300-399"
     assert [status for status in range(100, 600) if status in statuses] == [200, 204, *range(300, 400)]
     assert "200" not in statuses
+    assert statuses.members == {200, 204, *range(300, 400)}
+    assert (str(StatusSet()), StatusSet().members) == ("off", frozenset())
+
+
+@pytest.mark.parametrize(
+    "text", ["502-504", "502,503,504", "504,502-503", "502-504,503", "502-503,503-504", "502-504,502"]
+)
+def test_equal_sets_of_statuses_are_equal(text):
+    assert parse_statuses(text) == parse_statuses("502-504")
+    assert str(parse_statuses(text)) == "502-504"
 
 
 @pytest.mark.parametrize(
