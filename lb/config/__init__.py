@@ -4,8 +4,8 @@
 
 `written` keeps scalars as they stand in the file, `loader` builds plain values with their places, `values`
 and `fields` read the small languages inside (durations, sizes, addresses), `section` is the base of the
-models in `pools`, `routes` and `model`, `policy` checks policies against their classes, `schema` serves
-editors and `reference` prints docs/configuration.md.
+models in `resilience`, `pools`, `routes` and `model`, `policy` checks policies against their classes,
+`schema` serves editors and `reference` prints docs/configuration.md.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from lb.config.model import (
     RequestId,
     TokenSource,
 )
-from lb.config.pools import Backend, BalancerSpec, HealthCheck, Keepalive, Pool, PoolTimeouts
+from lb.config.pools import Backend, BalancerSpec, HealthCheck, Keepalive, Pool
 from lb.config.problem import ConfigError, Problem
-from lb.config.routes import Match, Route
+from lb.config.resilience import OutlierDetection, PoolLimits, PoolTimeouts, Retries
+from lb.config.routes import Match, RateLimit, Route, RouteTimeouts
 from lb.config.values import Address, StatusSet
 
 __all__ = [
@@ -47,11 +48,16 @@ __all__ = [
     "ListenerLimits",
     "ListenerTimeouts",
     "Match",
+    "OutlierDetection",
     "Pool",
+    "PoolLimits",
     "PoolTimeouts",
     "Problem",
+    "RateLimit",
     "RequestId",
+    "Retries",
     "Route",
+    "RouteTimeouts",
     "StatusSet",
     "TokenSource",
     "json_schema",

@@ -16,6 +16,7 @@ from lb.config.fields import (
     TOKEN,
     OrOff,
     address,
+    bind,
     duration,
     flag,
     network,
@@ -25,13 +26,14 @@ from lb.config.fields import (
     text,
     whole,
 )
-from lb.config.pools import Pool, Timeout
+from lb.config.pools import Pool
+from lb.config.resilience import Timeout
 from lb.config.routes import Match, Route
 from lb.config.section import AT_KEY, Found, Section, items_of, pairs_of, peek, readable
 from lb.config.values import Address, Network, is_visible
 from lb.config.written import did_you_mean, is_off, quoted
 
-_bind = address("0.0.0.0", least_port=0)
+_bind = bind("0.0.0.0")
 _admin_bind = address("127.0.0.1", least_port=0)
 
 
@@ -42,6 +44,9 @@ class ListenerTimeouts(Section):
         default=10.0, description="From the first byte of a request to the end of its head."
     )
     request_body: Timeout = Field(default=30.0, description="Without a byte while a body is awaited.")
+    write: Timeout = Field(
+        default=60.0, description="Without a byte taken by the client while there is something for it."
+    )
     keepalive: Timeout = Field(default=75.0, description="Between two requests on a connection.")
 
 
@@ -68,7 +73,8 @@ class Listener(Section):
     required: ClassVar = {"bind": "an address, as in bind: 0.0.0.0:8080"}
 
     bind: Annotated[Address, _bind] = Field(
-        description="`host:port`: `0.0.0.0:8080`, `[::]:8080`, `localhost:8080`. Port 0 takes a free one."
+        description="`host:port`: `0.0.0.0:8080`, `[::]:8080`, `localhost:8080`. Port 0 takes a free one. "
+        "Or a unix socket by its absolute path: `unix:/run/lb.sock`."
     )
     timeouts: ListenerTimeouts = Field(
         default=ListenerTimeouts.model_construct(), description="How long a client may take."
@@ -222,6 +228,18 @@ class Config(Section):
 
     required: ClassVar = {"pools": "pools, as in pools: {greeter: {backends: [127.0.0.1:9001]}}"}
 
+    workers: Annotated[int | Literal["auto"], whole(1, 256, "auto")] = Field(
+        default=1, description="So many processes share the work. `auto` is one per core."
+    )
+    watch: Annotated[bool, flag()] = Field(
+        default=False,
+        description="Reload this file when it changes, as on SIGHUP.",
+    )
+    max_connections: Annotated[int | None, whole(1, 10_000_000), OrOff("a whole number")] = Field(
+        default=None,
+        description="At most so many connections of clients at a time, in all workers together. With `off`, "
+        "as many as the limit of open files allows.",
+    )
     listeners: tuple[Listener, ...] = Field(
         default=(Listener.model_construct(bind=Address("0.0.0.0", 8080)),),
         min_length=1,
@@ -268,7 +286,7 @@ class Config(Section):
         pools = [name for name, _ in pairs_of(data.get("pools"))]
         if not pools:
             return
-        if not data.get("routes") and not isinstance(data.get("routes"), str):
+        if data.get("routes", ()) in ((), []):
             if len(pools) == 1:
                 data["routes"] = ({"pool": pools[0]},)
             else:
@@ -284,7 +302,7 @@ def _shared_binds(data: Mapping[str, Any]) -> Iterator[Found]:
     seen: dict[Address, int] = {}
     for number, listener in items_of(data.get("listeners", Config.model_fields["listeners"].default)):
         bind = readable(_bind.read, peek(listener, "bind"))
-        if bind is not None and bind.port and seen.setdefault(bind, number) != number:
+        if bind is not None and (bind.port or bind.path) and seen.setdefault(bind, number) != number:
             yield ("listeners", number, "bind"), f"{bind} is here twice: listeners[{seen[bind]}] has it too"
     admin = data.get("admin", {})
     if admin is None or is_off(admin):

@@ -15,16 +15,16 @@ from lb.config.fields import (
     duration,
     one_of,
     parsed,
+    percentage,
     statuses,
     text,
     whole,
 )
 from lb.config.policy import examine_policy
+from lb.config.resilience import OutlierDetection, PoolLimits, PoolTimeouts, Retries, Timeout
 from lb.config.section import AT_KEY, Found, Path, Section, items_of, peek, readable
 from lb.config.values import Address, StatusSet, is_visible, parse_address, parse_host, parse_statuses
 from lb.config.written import quoted
-
-Timeout = Annotated[float, duration(more_than=0)]
 
 _backend_address = address("127.0.0.1", least_port=1)
 _POLICY = r"([A-Za-z_][A-Za-z0-9_]*|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)"
@@ -77,6 +77,10 @@ class Backend(Section):
     address: Annotated[Address, _backend_address] = Field(description="Where it listens: `host:port`.")
     weight: Annotated[int, whole(0, 65535)] = Field(
         default=1, description="Its share beside the others. 0 gets no requests."
+    )
+    tier: Annotated[int, whole(0, 9)] = Field(
+        default=0,
+        description="Tier 0 serves as long as one of its backends can, then tier 1, and so on.",
     )
 
     @classmethod
@@ -148,18 +152,6 @@ class HealthCheck(Section):
                     yield (key, AT_KEY), f"means nothing with type tcp, which only connects; leave {key} out"
 
 
-class PoolTimeouts(Section):
-    """How long the backends may take."""
-
-    connect: Timeout = Field(default=2.0, description="Until a connection to the backend stands.")
-    response_header: Timeout = Field(
-        default=30.0, description="From the end of the request until the response's head is here."
-    )
-    idle: Timeout = Field(
-        default=60.0, description="Without a byte in either direction while a body is on its way."
-    )
-
-
 class Keepalive(Section):
     """Connections to the backends that are kept for the next request."""
 
@@ -199,10 +191,30 @@ class Pool(Section):
         description="The policy: its name, or `{policy: NAME}` with its options beside.",
     )
     backends: tuple[Annotated[Backend, OrShort("address", _backend_address.json_schema)], ...] = Field(
-        min_length=1, description="Who serves: `host:port`, or `{id, address, weight}`."
+        min_length=1, description="Who serves: `host:port`, or `{id, address, weight, tier}`."
     )
     health_check: Annotated[HealthCheck | None, OrOff()] = Field(
         default=None, description="Asks each backend from time to time whether it is well."
+    )
+    outlier_detection: Annotated[OutlierDetection | None, OrOff()] = Field(
+        default=OutlierDetection.model_construct(),
+        description="Ejects a backend for a while that fails too many of its requests.",
+    )
+    slow_start: Annotated[float | None, duration(more_than=0), OrOff("a duration")] = Field(
+        default=None,
+        description="So long a backend that is new or well again takes to come to its whole share.",
+    )
+    panic_threshold: Annotated[float | None, percentage(more_than_none=True), OrOff("a percentage")] = Field(
+        default=None,
+        description="Below such a share of backends that are well, requests go to the others too: better a "
+        "chance of failure than to crush the few that are left.",
+    )
+    retries: Annotated[Retries | None, OrOff()] = Field(
+        default=Retries.model_construct(),
+        description="Tries a request anew where that can hide a failure.",
+    )
+    limits: PoolLimits = Field(
+        default=PoolLimits.model_construct(), description="How much the pool takes at a time."
     )
     timeouts: PoolTimeouts = Field(
         default=PoolTimeouts.model_construct(), description="How long the backends may take."

@@ -35,8 +35,9 @@ pools:
 |---|---|---|
 | duration | `250ms`, `5s`, `1.5m`, `1h` | a number and its unit, always both |
 | size | `64KiB`, `1MiB`, `2GiB`, `8192` | a plain number is bytes |
+| percentage | `20%`, `12.5%` | always with its sign |
 | host:port | `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080` | IPv6 in brackets |
-| statuses | `200-399`, `204`, `200,204,300-399` | ranges with both ends included |
+| statuses | `200-399`, `204`, `200,204,300-399`, `[502, 503, 504]` | ranges with both ends included |
 | `off` | `off` or `false` | turns a section off, where the table says so |
 
 Text needs no quotes, and what stands there is what is meant: a host named `on`, an ID `1.10` or `no` are text

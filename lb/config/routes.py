@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from types import NoneType
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from lb.config.fields import TOKEN, parsed, whole
+from lb.config.fields import TOKEN, Inherited, OrOff, duration, parsed, whole
+from lb.config.pools import Pool
+from lb.config.resilience import PoolTimeouts, Retries, Timeout
 from lb.config.section import AT_KEY, Found, Section, peek, readable
 from lb.config.values import is_visible, parse_host_pattern
 from lb.config.written import as_int, did_you_mean, quoted, suggestion
@@ -93,6 +96,72 @@ class Match(Section):
 _EVERYTHING = Match.model_construct()
 
 
+OwnTimeout = Annotated[float | None, duration(more_than=0), Inherited()]
+OwnTotal = Annotated[float | None, duration(more_than=0), OrOff("a duration", math.inf), Inherited()]
+
+
+class RouteTimeouts(Section):
+    """How long the backends may take with this route's requests. What is left out is as in the pool."""
+
+    total: OwnTotal = Field(
+        default=None,
+        description="From the end of a request's head to the end of the response, with every attempt. `off` "
+        "lifts the pool's.",
+    )
+    connect: OwnTimeout = Field(default=None, description="Until a connection to the backend stands.")
+    response_header: OwnTimeout = Field(
+        default=None,
+        description="From the end of the request until the response's head is here; anew in each attempt.",
+    )
+    idle: OwnTimeout = Field(
+        default=None, description="Without a byte in either direction while a body is on its way."
+    )
+
+
+def _rate_key(written: str) -> str:
+    kind, colon, name = written.partition(":")
+    if kind == "header" and colon:
+        return f"header:{_header_name(name)}"
+    if written not in ("client", "route"):
+        near = did_you_mean(written, ("client", "route", "header:NAME"))
+        raise ValueError(f"must be client, route or header:NAME, not {quoted(written)}{near}")
+    return written
+
+
+_rate = whole(1, 10_000_000)
+_KEY_PATTERN = "^(client|route|header:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})$"
+
+
+class RateLimit(Section):
+    """How many requests may come in a time: 429 beyond it."""
+
+    required: ClassVar = {"requests": "a number of requests, as in requests: 100"}
+
+    requests: Annotated[int, _rate] = Field(description="So many on average.")
+    per: Timeout = Field(default=1.0, description="In such a time.")
+    burst: Annotated[int, _rate] = Field(
+        default_factory=int,  # there is always one: see examine
+        description="So many may come at once, after a quiet time. As many as `requests` if left out.",
+    )
+    key: Annotated[str, parsed(_rate_key, "client, route or header:NAME", "client", pattern=_KEY_PATTERN)] = (
+        Field(
+            default="client",
+            description="Who is counted apart: each `client` by its address, each value of a header "
+            "(`header:NAME`), or nobody (`route`: all together).",
+        )
+    )
+
+    @classmethod
+    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
+        requests = readable(_rate.read, data.get("requests"))
+        if requests is not None:
+            data.setdefault("burst", requests)
+        yield from ()
+
+
+_NO_RETRIES = Retries.model_construct(attempts=0)
+
+
 class Route(Section):
     """Sends the requests that match to a pool, or to several by share."""
 
@@ -109,11 +178,34 @@ class Route(Section):
         default="",
         description="Is taken off the path for the backend. `match.path_prefix` must begin with it.",
     )
+    timeouts: RouteTimeouts = Field(
+        default=RouteTimeouts.model_construct(),
+        description="In place of the pool's timeouts: each that is given here.",
+    )
+    retries: Annotated[Retries | None, OrOff(value=_NO_RETRIES), Inherited()] = Field(
+        default=None,
+        description="In place of the pool's retries as a whole: what isn't given here has its default.",
+    )
+    rate_limit: Annotated[RateLimit | None, OrOff()] = Field(
+        default=None, description="How many requests may come in a time."
+    )
 
     @property
     def targets(self) -> Mapping[str, int]:
         """The pools with their shares; a single pool has the share 1."""
         return self.split if self.split is not None else {self.pool or "": 1}
+
+    def timeouts_with(self, pool: Pool) -> PoolTimeouts:
+        """The timeouts of this route's requests in a pool."""
+        own = {key: value for key, value in self.timeouts if value is not None}
+        if own.get("total") == math.inf:
+            own["total"] = None
+        return pool.timeouts.model_copy(update=own)
+
+    def retries_with(self, pool: Pool) -> Retries | None:
+        """The retries of this route's requests in a pool; None if there are none."""
+        found = self.retries if self.retries is not None else pool.retries
+        return found if found is not None and found.attempts else None
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:

@@ -38,7 +38,20 @@ LISTENERS = [
         "listeners: [{bind: ▸8080}]",
         "listeners[0].bind: must be host:port, not a port alone (did you mean 0.0.0.0:8080?)",
     ),
-    ("listeners: [{bind: ▸[a]}]", "listeners[0].bind: must be host:port, not a list"),
+    ("listeners: [{bind: ▸[a]}]", "listeners[0].bind: must be host:port or unix:PATH, not a list"),
+    (
+        "listeners: [{bind: ▸unix:lb.sock}]",
+        "listeners[0].bind: must have an absolute path, as in unix:/run/lb.sock, not 'lb.sock'",
+    ),
+    (
+        "listeners: [{bind: ▸/run/lb.sock}]",
+        "listeners[0].bind: must be host:port or unix: and a path, not a path alone "
+        "(did you mean unix:/run/lb.sock?)",
+    ),
+    (
+        "listeners: [{bind: unix:/a}, {bind: unix:/b}, {bind: ▸unix:/a}]",
+        "listeners[2].bind: unix:/a is here twice: listeners[0] has it too",
+    ),
     (
         "listeners: [{bind: h:1}, {bind: h:0}, {bind: h:0}, {bind: ▸H:1}]",
         "listeners[3].bind: h:1 is here twice: listeners[0] has it too",
@@ -123,10 +136,30 @@ TOP = [
         "trusted_proxies: [10.0.0.1, ▸10.1.2.3/8]",
         "trusted_proxies[1]: must be a network, but bits behind its mask are set (did you mean 10.0.0.0/8?)",
     ),
-    ("▸workers: auto", "workers: unknown key"),
+    ("routes: ▸{}", "routes: must be a list, not a mapping"),
+    ("routes:▸", "routes: must be a list, not nothing"),
+    ("▸reload: on", "reload: unknown key"),
+    ("▸worker: 2", "worker: unknown key (did you mean workers?)"),
+    ("workers: ▸0", "workers: must be a whole number from 1 to 256 or auto, not 0"),
+    ("workers: ▸257", "workers: must be a whole number from 1 to 256 or auto, not 257"),
+    ("workers: ▸2.5", "workers: must be a whole number from 1 to 256 or auto, not 2.5"),
+    (
+        "workers: ▸Auto",
+        "workers: must be a whole number from 1 to 256 or auto, not 'Auto' (did you mean auto?)",
+    ),
+    ("workers: ▸[auto]", "workers: must be a whole number from 1 to 256 or auto, not a list"),
+    ("workers:▸", "workers: must be a whole number from 1 to 256 or auto, not nothing"),
+    ("watch: ▸yes", "watch: must be true or false, not 'yes' (did you mean true?)"),
+    ("watch: ▸5s", "watch: must be true or false, not '5s'"),
+    ("max_connections: ▸0", "max_connections: must be a whole number from 1 to 10000000, not 0"),
+    (
+        "max_connections: ▸none",
+        "max_connections: must be a whole number or off, not 'none' (did you mean off?)",
+    ),
 ]
 
 ADMIN = [
+    ("admin: {bind: ▸unix:/run/a}", "admin.bind: must be host:port: only a listener can be a unix socket"),
     (
         "admin: {bind: ▸0.0.0.0:9901}",
         "admin.bind: 0.0.0.0:9901 can be reached from other machines, so admin needs a token: "
@@ -222,6 +255,52 @@ ROUTES = [
     ),
 ]
 
+STATUSES = "must be statuses such as 200-399 or 200,204,300-399, not"
+ROUTE_RULES = [
+    ("timeouts: ▸10s", "timeouts: must be a mapping, not '10s'"),
+    ("timeouts: ▸off", "timeouts: must be a mapping, not off"),
+    ("timeouts: {total: ▸10}", f"timeouts.total: {DURATION} '10' (did you mean 10s?)"),
+    ("timeouts: {total: ▸0s}", "timeouts.total: must be more than 0s"),
+    (
+        "timeouts: {total: ▸never}",
+        "timeouts.total: must be a duration or off, not 'never' (did you mean off?)",
+    ),
+    ("timeouts: {total:▸ }", "timeouts.total: must be a duration or off, not nothing (did you mean off?)"),
+    ("timeouts: {connect: ▸off}", f"timeouts.connect: {DURATION} 'off'"),
+    ("timeouts: {idle:▸ }", f"timeouts.idle: {DURATION} nothing"),
+    (
+        "timeouts: {▸request: 1s}",
+        "timeouts.request: unknown key (known here: total, connect, response_header, idle)",
+    ),
+    ("retries: ▸3", "retries: must be a mapping or off, not 3"),
+    ("retries: ▸none", "retries: must be a mapping or off, not 'none' (did you mean off?)"),
+    ("retries: {attempts: ▸11}", "retries.attempts: must be a whole number from 0 to 10, not 11"),
+    ("rate_limit: ▸100", "rate_limit: must be a mapping or off, not 100"),
+    ("▸rate_limit: {}", "rate_limit: needs a number of requests, as in requests: 100"),
+    ("rate_limit: {▸request: 1}", "rate_limit.request: unknown key (did you mean requests?)"),
+    ("rate_limit: {requests: ▸0}", "rate_limit.requests: must be a whole number from 1 to 10000000, not 0"),
+    (
+        "rate_limit: {requests: ▸100/s}",
+        "rate_limit.requests: must be a whole number from 1 to 10000000, not '100/s'",
+    ),
+    ("rate_limit: {requests: 1, per: ▸0s}", "rate_limit.per: must be more than 0s"),
+    ("rate_limit: {requests: 1, per: ▸second}", f"rate_limit.per: {DURATION} 'second'"),
+    (
+        "rate_limit: {requests: 1, burst: ▸0}",
+        "rate_limit.burst: must be a whole number from 1 to 10000000, not 0",
+    ),
+    (
+        "rate_limit: {requests: 1, key: ▸clint}",
+        "rate_limit.key: must be client, route or header:NAME, not 'clint' (did you mean client?)",
+    ),
+    ("rate_limit: {requests: 1, key: ▸ip}", "rate_limit.key: must be client, route or header:NAME, not 'ip'"),
+    ("rate_limit: {requests: 1, key: ▸'header:'}", "rate_limit.key: must be the name of a header, not ''"),
+    (
+        "rate_limit: {requests: 1, key: ▸'header:a b'}",
+        "rate_limit.key: must be the name of a header, not 'a b'",
+    ),
+]
+
 NAME = "must be a name of 1 to 63 letters, digits and _ . -, with a letter or digit first, not"
 POOLS = [
     ("▸request_records: 1", "needs pools, as in pools: {greeter: {backends: [127.0.0.1:9001]}}"),
@@ -261,6 +340,10 @@ BACKENDS = [
     (["{address: h:1, weight: ▸1.5}"], "[0].weight: must be a whole number from 0 to 65535, not 1.5"),
     (["{address: h:1, weight: ▸65536}"], "[0].weight: must be a whole number from 0 to 65535, not 65536"),
     (["{address: h:1, weight: ▸true}"], "[0].weight: must be a whole number from 0 to 65535, not true"),
+    (["{address: h:1, tier: ▸10}"], "[0].tier: must be a whole number from 0 to 9, not 10"),
+    (["{address: h:1, tier: ▸-1}"], "[0].tier: must be a whole number from 0 to 9, not -1"),
+    (["{address: h:1, tier: ▸first}"], "[0].tier: must be a whole number from 0 to 9, not 'first'"),
+    (["▸unix:/run/a"], "[0]: must be host:port: only a listener can be a unix socket"),
     (["{address: h:1, id: ▸a b}"], f"[0].id: {BACKEND_ID} 'a b'"),
     (["{address: h:1, id: ▸''}"], f"[0].id: {BACKEND_ID} ''"),
     (["h:1", "▸H:1"], "[1]: the backend h:1 is here twice: backends[0] has it too"),
@@ -314,13 +397,129 @@ POOL_PARTS = [
 ]
 
 
+PERCENTAGE = "must be a percentage such as 20%, not"
+NO_EJECTION = "is off, and so is failure_rate: nothing would be ejected; write outlier_detection: off"
+RULES = [
+    ("retries: ▸2", "retries: must be a mapping or off, not 2"),
+    ("retries: ▸on", "retries: must be a mapping or off, not on"),
+    ("retries: ▸[]", "retries: must be a mapping, not a list"),
+    ("retries: {▸atempts: 1}", "retries.atempts: unknown key (did you mean attempts?)"),
+    ("retries: {attempts: ▸off}", "retries.attempts: must be a whole number from 0 to 10, not off"),
+    ("retries: {budget: ▸0.2}", f"retries.budget: {PERCENTAGE} '0.2' (did you mean 20%?)"),
+    ("retries: {budget: ▸20}", f"retries.budget: {PERCENTAGE} '20' (did you mean 20%?)"),
+    ("retries: {budget: ▸'120%'}", "retries.budget: must be a percentage from 0% to 100%, not '120%'"),
+    ("retries: {budget: ▸[20%]}", f"retries.budget: {PERCENTAGE} a list"),
+    ("retries: {budget:▸ }", f"retries.budget: {PERCENTAGE} nothing"),
+    (
+        "retries: {min_per_second: ▸10001}",
+        "retries.min_per_second: must be a whole number from 0 to 10000, not 10001",
+    ),
+    ("retries: {body: ▸65MiB}", "retries.body: must be a size from 0 to 64MiB, not '65MiB'"),
+    ("retries: {body: ▸none}", "retries.body: must be a size or off, not 'none' (did you mean off?)"),
+    ("retries: {statuses: ▸200}", "retries.statuses: must be statuses from 400 to 599, not 200"),
+    ("retries: {statuses: ▸399-500}", "retries.statuses: must be statuses from 400 to 599, not '399-500'"),
+    ("retries: {statuses: ▸5xx}", f"retries.statuses: {STATUSES} '5xx'"),
+    ("retries: {statuses: [502, ▸302]}", "retries.statuses[1]: must be statuses from 400 to 599, not 302"),
+    ("retries: {statuses: [▸5xx, 502]}", f"retries.statuses[0]: {STATUSES} '5xx'"),
+    ("retries: {statuses: [▸[502]]}", "retries.statuses[0]: must be statuses such as 502-504, not a list"),
+    ("retries: {statuses: ▸[]}", "retries.statuses: needs at least one"),
+    ("retries: {statuses: ▸{}}", "retries.statuses: must be statuses such as 502-504, not a mapping"),
+    (
+        "retries: {statuses: ▸none}",
+        "retries.statuses: must be statuses or off, not 'none' (did you mean off?)",
+    ),
+    ("outlier_detection: ▸5", "outlier_detection: must be a mapping or off, not 5"),
+    (
+        "outlier_detection: {consecutive_failures: ▸0}",
+        "outlier_detection.consecutive_failures: must be a whole number from 1 to 1000, not 0",
+    ),
+    (
+        "outlier_detection: {consecutive_failures: ▸off}",
+        f"outlier_detection.consecutive_failures: {NO_EJECTION}",
+    ),
+    (
+        "outlier_detection: {failure_rate: off, consecutive_failures: ▸off}",
+        f"outlier_detection.consecutive_failures: {NO_EJECTION}",
+    ),
+    ("outlier_detection: {failure_rate: ▸0%}", "outlier_detection.failure_rate: must be more than 0%"),
+    (
+        "outlier_detection: {failure_rate: ▸0.5}",
+        f"outlier_detection.failure_rate: {PERCENTAGE} '0.5' (did you mean 50%?)",
+    ),
+    (
+        "outlier_detection: {failure_rate: ▸never}",
+        "outlier_detection.failure_rate: must be a percentage or off, not 'never' (did you mean off?)",
+    ),
+    (
+        "outlier_detection: {min_requests: ▸0}",
+        "outlier_detection.min_requests: must be a whole number from 1 to 1000000, not 0",
+    ),
+    (
+        "outlier_detection: {interval: ▸99ms}",
+        "outlier_detection.interval: must be at least 100ms, not '99ms'",
+    ),
+    ("outlier_detection: {ejection: ▸0s}", "outlier_detection.ejection: must be more than 0s"),
+    (
+        "outlier_detection: {max_ejection: ▸9s}",
+        "outlier_detection.max_ejection: must be at least as long as ejection, which is 10s",
+    ),
+    (
+        "outlier_detection: {ejection: 1h, max_ejection: ▸59m}",
+        "outlier_detection.max_ejection: must be at least as long as ejection, which is 1h",
+    ),
+    (
+        "outlier_detection: {ejection: ▸301s}",
+        "outlier_detection.ejection: is longer than max_ejection, which is 5m if it isn't given",
+    ),
+    ("outlier_detection: {max_ejected: ▸0%}", "outlier_detection.max_ejected: must be more than 0%"),
+    ("outlier_detection: {max_ejected: ▸off}", f"outlier_detection.max_ejected: {PERCENTAGE} 'off'"),
+    (
+        "outlier_detection: {statuses: ▸200-599}",
+        "outlier_detection.statuses: must be statuses from 400 to 599, not '200-599'",
+    ),
+    (
+        "outlier_detection: {mode: ▸observ}",
+        "outlier_detection.mode: must be enforce or observe, not 'observ' (did you mean observe?)",
+    ),
+    ("slow_start: ▸30", f"slow_start: {DURATION} '30' (did you mean 30s?)"),
+    ("slow_start: ▸0s", "slow_start: must be more than 0s"),
+    ("slow_start: ▸on", f"slow_start: {DURATION} 'on'"),
+    ("slow_start:▸", "slow_start: must be a duration or off, not nothing (did you mean off?)"),
+    ("panic_threshold: ▸0%", "panic_threshold: must be more than 0%"),
+    ("panic_threshold: ▸0.5", f"panic_threshold: {PERCENTAGE} '0.5' (did you mean 50%?)"),
+    ("panic_threshold: ▸101%", "panic_threshold: must be a percentage from 0% to 100%, not '101%'"),
+    ("limits: ▸off", "limits: must be a mapping, not off"),
+    (
+        "limits: {▸request: 1}",
+        "limits.request: unknown key (did you mean requests?)",
+    ),
+    ("limits: {requests: ▸0}", "limits.requests: must be a whole number from 1 to 1000000, not 0"),
+    (
+        "limits: {requests_per_backend: ▸none}",
+        "limits.requests_per_backend: must be a whole number or off, not 'none' (did you mean off?)",
+    ),
+    (
+        "limits: {connections_per_backend: ▸1000001}",
+        "limits.connections_per_backend: must be a whole number from 1 to 1000000, not 1000001",
+    ),
+    (
+        "limits: {connections: ▸1KiB}",
+        "limits.connections: must be a whole number from 1 to 1000000, not '1KiB'",
+    ),
+    ("limits: {queue: ▸-1}", "limits.queue: must be a whole number from 0 to 1000000, not -1"),
+    ("limits: {queue_timeout: ▸off}", f"limits.queue_timeout: {DURATION} 'off'"),
+    ("timeouts: {total: ▸0s}", "timeouts.total: must be more than 0s"),
+    ("timeouts: {total: ▸none}", "timeouts.total: must be a duration or off, not 'none' (did you mean off?)"),
+]
+
+
 @pytest.mark.parametrize(("text", "message"), [*LISTENERS, *TIMEOUTS, *LIMITS, *TOP, *ADMIN])
 def test_at_the_top(text, message):
     text = f"{text}\n{POOL}"
-    if message.endswith("workers: unknown key"):
+    if message.endswith("reload: unknown key"):
         message += (
-            " (known here: listeners, trusted_proxies, request_id, expose_backend, request_records, "
-            "access_log, admin, drain, routes, pools)"
+            " (known here: workers, watch, max_connections, listeners, trusted_proxies, request_id, "
+            "expose_backend, request_records, access_log, admin, drain, routes, pools)"
         )
     assert_problems(text, message)
 
@@ -329,6 +528,11 @@ def test_at_the_top(text, message):
 def test_in_a_route(line, message):
     at_the_route = message.startswith(("needs a pool", "must be a mapping, not 'p'"))
     assert_problems(route(line), f"routes[0]{': ' if at_the_route else '.'}{message}")
+
+
+@pytest.mark.parametrize(("line", "message"), ROUTE_RULES)
+def test_in_the_rules_of_a_route(line, message):
+    assert_problems(route(f"pool: p\n    {line}"), f"routes[0].{message}")
 
 
 @pytest.mark.parametrize(("text", "message"), POOLS)
@@ -341,7 +545,7 @@ def test_in_the_backends(lines, message):
     assert_problems(backends(*lines), f"pools.p.backends{message}")
 
 
-@pytest.mark.parametrize(("line", "message"), POOL_PARTS)
+@pytest.mark.parametrize(("line", "message"), [*POOL_PARTS, *RULES])
 def test_in_a_pool(line, message):
     assert_problems(pool(line), f"pools.p.{message}")
 
@@ -389,6 +593,15 @@ def test_all_at_once_and_in_order():
         "pools.greeter.backends[0].weight: must be a whole number from 0 to 65535, not 'heavy'",
         "pools.greeter.backends[1]: must be host:port alone, without 'http://' (did you mean h:9002?)",
         f"pools.greeter.timeouts.connect: {DURATION} '2' (did you mean 2s?)",
+    )
+
+
+def test_all_of_a_list_of_statuses_at_once():
+    assert_problems(
+        pool("retries: {attempts: ▸x, statuses: [▸200, 502, ▸5xx]}"),
+        "pools.p.retries.attempts: must be a whole number from 0 to 10, not 'x'",
+        "pools.p.retries.statuses[0]: must be statuses from 400 to 599, not 200",
+        f"pools.p.retries.statuses[2]: {STATUSES} '5xx'",
     )
 
 

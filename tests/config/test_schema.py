@@ -6,9 +6,29 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from lb.config import json_schema, loads
+from lb.config import (
+    Backend,
+    Config,
+    Drain,
+    HealthCheck,
+    Keepalive,
+    Listener,
+    ListenerLimits,
+    ListenerTimeouts,
+    OutlierDetection,
+    Pool,
+    PoolLimits,
+    PoolTimeouts,
+    RateLimit,
+    Retries,
+    Route,
+    RouteTimeouts,
+    json_schema,
+    loads,
+)
 from lb.config.loader import parse
 from lb.config.reference import reference
+from lb.config.section import Section
 from lb.config.written import natural
 from tests.config.helpers import problems
 
@@ -70,6 +90,20 @@ RIGHT = [
     "listeners: [{bind: 'h:0', limits: {body: 1MiB}}]\n",
     "routes: [{split: {p: 1}, match: {headers: {a: 1, b: true, c: x}}}]\n",
     "drain: {delay: 0s, timeout: 1.5m}\n",
+    "workers: 1\n",
+    "workers: 256\n",
+    "workers: auto\n",
+    "watch: true\n",
+    "max_connections: off\n",
+    "max_connections: 1\n",
+    "listeners: [{bind: 'unix:/run/lb.sock', timeouts: {write: 1s}}]\n",
+    "listeners: [{bind: 'unix:8080'}]\n",
+    "routes: [{pool: p, timeouts: {}}]\n",
+    "routes: [{pool: p, timeouts: {total: off, connect: 1s, response_header: 1s, idle: 1s}}]\n",
+    "routes: [{pool: p, retries: off, rate_limit: off}]\n",
+    "routes: [{pool: p, retries: {attempts: 10}}]\n",
+    "routes: [{pool: p, rate_limit: {requests: 1, per: 1m, burst: 2, key: route}}]\n",
+    "routes: [{pool: p, rate_limit: {requests: 1, key: 'header:X-Key'}}]\n",
 ]
 WRONG = [
     "access_log: no\n",
@@ -86,7 +120,24 @@ WRONG = [
     "routes: [{split: {p: -1}}]\n",
     "drain: {delay: 5}\n",
     "drain: 5s\n",
-    "workers: 1\n",
+    "workers: 0\n",
+    "workers: 257\n",
+    "workers: off\n",
+    "workers: many\n",
+    "watch: 5s\n",
+    "max_connections: 0\n",
+    "listeners: [{bind: 'unix:lb.sock'}]\n",
+    "listeners: [{bind: 'unix:/run/'}]\n",
+    "listeners: [{bind: /run/lb.sock}]\n",
+    "listeners: [{bind: 'h:1', timeouts: {write: off}}]\n",
+    "admin: {bind: 'unix:/run/lb.sock'}\n",
+    "routes: [{pool: p, timeouts: {connect: off}}]\n",
+    "routes: [{pool: p, timeouts: off}]\n",
+    "routes: [{pool: p, retries: 3}]\n",
+    "routes: [{pool: p, rate_limit: {}}]\n",
+    "routes: [{pool: p, rate_limit: {requests: 0}}]\n",
+    "routes: [{pool: p, rate_limit: {requests: 1, key: ip}}]\n",
+    "routes: [{pool: p, rate_limit: {requests: 1, key: 'header:'}}]\n",
     "admin: {token: secret}\n",
     "admin: {token: {}}\n",
 ]
@@ -100,6 +151,26 @@ POOLS_RIGHT = [
     "health_check: {expect: 200}",
     "health_check: {expect: '200,300-399'}",
     "keepalive: off",
+    "health_check: {expect: [200, '300-399']}",
+    "retries: off",
+    "retries: {attempts: 0, budget: 0%, min_per_second: 0, body: 0, statuses: off}",
+    "retries: {budget: 12.5%, body: off, statuses: [429, '502-504']}",
+    "retries: {budget: 100%, body: 64MiB, statuses: 502}",
+    "retries: {statuses: '502, 503'}",
+    "outlier_detection: off",
+    "outlier_detection: {consecutive_failures: off, failure_rate: 0.5%, max_ejected: 100.0%}",
+    "outlier_detection: {consecutive_failures: 1, failure_rate: off, min_requests: 1, statuses: off}",
+    "outlier_detection: {interval: 100ms, ejection: 1s, max_ejection: 1s, mode: observe}",
+    "slow_start: off",
+    "slow_start: 30s",
+    "panic_threshold: off",
+    "panic_threshold: 50%",
+    "limits: {}",
+    "limits: {requests_per_backend: 1, connections_per_backend: off, requests: 2, connections: 3}",
+    "limits: {queue: off, queue_timeout: 1ms}",
+    "limits: {queue: 0}",
+    "timeouts: {total: off}",
+    "timeouts: {total: 1s}",
 ]
 POOLS_WRONG = [
     "balancer: p2d",
@@ -109,6 +180,35 @@ POOLS_WRONG = [
     "health_check: {expect: 2xx}",
     "keepalive: on",
     "timeouts: {connect: 2}",
+    "health_check: {expect: []}",
+    "health_check: {expect: off}",
+    "health_check: {expect: 99}",
+    "retries: 3",
+    "retries: {attempts: 11}",
+    "retries: {budget: 0.2}",
+    "retries: {budget: 20}",
+    "retries: {budget: 101%}",
+    "retries: {budget: 100.5%}",
+    "retries: {budget: off}",
+    "retries: {min_per_second: 1.5}",
+    "retries: {statuses: 200}",
+    "retries: {statuses: 302-504}",
+    "retries: {statuses: []}",
+    "retries: {statuses: [502, 200]}",
+    "retries: {statuses: [502, off]}",
+    "outlier_detection: {consecutive_failures: 0}",
+    "outlier_detection: {failure_rate: 0%}",
+    "outlier_detection: {max_ejected: 0.00%}",
+    "outlier_detection: {max_ejected: off}",
+    "outlier_detection: {mode: off}",
+    "slow_start: 30",
+    "panic_threshold: 0.5",
+    "panic_threshold: 000%",
+    "limits: off",
+    "limits: {requests: 0}",
+    "limits: {queue: -1}",
+    "limits: {queue_timeout: off}",
+    "timeouts: {total: never}",
 ]
 
 
@@ -136,6 +236,50 @@ def test_it_refuses_what_the_loader_refuses_in_a_pool(line):
     text = f"pools: {{p: {{backends: [h:1], {line}}}}}"
     assert problems(text)
     assert not accepts(text)
+
+
+VALUES = [
+    *["off", "on", "auto", "~", "''", "x", "client", "observe", "h:1", "'unix:/a'"],
+    *["0", "1", "-1", "1.5", "200", "502", "2000000", "'502-504'"],
+    *["0s", "0.0m", "10s", "20%", "0%", "0.0%", "100%", "101%", "0.2", "64KiB"],
+    *["[]", "[502]", "[x]", "{}", "[{}]"],
+]
+IN_A_POOL = "pools: {p: {backends: ['h:1'], KEY}}\n"
+IN_A_ROUTE = POOL + "routes: [{pool: p, KEY}]\n"
+IN_A_LISTENER = POOL + "listeners: [{bind: 'h:1', KEY}]\n"
+SECTIONS: list[tuple[type[Section], str]] = [
+    (Config, POOL + "KEY\n"),
+    (Listener, IN_A_LISTENER),
+    (ListenerTimeouts, IN_A_LISTENER.replace("KEY", "timeouts: {KEY}")),
+    (ListenerLimits, IN_A_LISTENER.replace("KEY", "limits: {KEY}")),
+    (Drain, POOL + "drain: {KEY}\n"),
+    (Route, IN_A_ROUTE),
+    (RouteTimeouts, IN_A_ROUTE.replace("KEY", "timeouts: {KEY}")),
+    (Retries, IN_A_ROUTE.replace("KEY", "retries: {KEY}")),
+    (RateLimit, IN_A_ROUTE.replace("KEY", "rate_limit: {requests: 1, KEY}")),
+    (Pool, IN_A_POOL),
+    (Retries, IN_A_POOL.replace("KEY", "retries: {KEY}")),
+    (OutlierDetection, IN_A_POOL.replace("KEY", "outlier_detection: {KEY}")),
+    (PoolLimits, IN_A_POOL.replace("KEY", "limits: {KEY}")),
+    (PoolTimeouts, IN_A_POOL.replace("KEY", "timeouts: {KEY}")),
+    (Keepalive, IN_A_POOL.replace("KEY", "keepalive: {KEY}")),
+    (HealthCheck, IN_A_POOL.replace("KEY", "health_check: {KEY}")),
+    (Backend, "pools: {p: {backends: [{address: 'h:1', KEY}]}}\n"),
+]
+ELSEWHERE = {"pools", "routes", "pool", "split", "bind", "backends", "balancer", "address", "requests", "id"}
+"""Keys that refer to others, that must be given, or that the texts have already."""
+ONLY_THE_LOADER = {"trusted_proxies", "host", "hosts"}
+"""What no pattern can say."""
+
+
+@pytest.mark.parametrize(("section", "text"), SECTIONS)
+def test_it_is_of_one_mind_with_the_loader_on_every_key(section, text):
+    for key in section.model_fields.keys() - ELSEWHERE - ONLY_THE_LOADER:
+        for value in VALUES:
+            written = text.replace("KEY", f"{key}: {value}")
+            found = problems(written)
+            if "nothing would be ejected" not in str(found):
+                assert accepts(written) == (not found), (written, found)
 
 
 def test_the_reference_is_up_to_date():
