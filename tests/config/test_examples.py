@@ -38,6 +38,23 @@ def custom_policy(config: Config) -> None:
     assert config.pools["greeter"].balancer.policy == "my_policy:FewestBytes"
 
 
+def resilient(config: Config) -> None:
+    pool = config.pools["greeter"]
+    assert [backend.tier for backend in pool.backends] == [0, 0, 1]
+    assert pool.outlier_detection is not None
+    assert pool.outlier_detection.failure_rate == 0.5
+    assert (pool.slow_start, pool.limits.requests_per_backend, pool.limits.queue) == (30, 100, 500)
+    search, exports, _ = config.routes
+    assert search.rate_limit is not None
+    assert [route.timeouts_with(pool).total for route in config.routes] == [2, None, 15]
+    assert [route.retries_with(pool) for route in config.routes] == [search.retries, None, pool.retries]
+    assert exports.timeouts_with(pool).response_header == 300
+
+
+def workers(config: Config) -> None:
+    assert (config.workers, config.watch, config.max_connections) == ("auto", True, 20_000)
+
+
 def full(config: Config) -> None:
     """Every key is in it, and but for the examples' own values each has its default."""
     (listener, _), pool = config.listeners, config.pools["greeter"]
@@ -47,21 +64,23 @@ def full(config: Config) -> None:
     assert config.admin.token is not None
     sections = [config, listener, listener.timeouts, listener.limits, config.request_id, config.access_log]
     sections += [config.admin, config.drain, pool, pool.backends[1], pool.health_check, pool.timeouts]
-    sections += [pool.keepalive, pool.balancer, config.routes[0].match]
+    sections += [pool.keepalive, pool.balancer, pool.retries, pool.outlier_detection, pool.limits]
+    route = config.routes[0]
+    sections += [route.match, route.timeouts, route.rate_limit]
     for section in sections:
         assert section is not None
         fields = set(type(section).model_fields) - {"options"}
         assert section.model_fields_set >= fields, type(section).__name__
     for section in [listener.timeouts, listener.limits, config.request_id, config.access_log, config.drain]:
         assert section == type(section)()
-    for section in [pool.timeouts, pool.keepalive]:
+    for section in [pool.timeouts, pool.keepalive, pool.retries, pool.outlier_detection, pool.limits]:
         assert section == type(section)()
+    assert (config.workers, config.watch, config.max_connections) == (1, False, None)
+    assert (pool.slow_start, pool.panic_threshold) == (None, None)
 
 
-EXAMPLES = {
-    check.__name__.replace("_", "-"): check for check in (minimal, sidecar, routes, health, weighted, full)
-}
-EXAMPLES["custom-policy"] = custom_policy
+CHECKS = (minimal, sidecar, routes, health, weighted, custom_policy, resilient, workers, full)
+EXAMPLES = {check.__name__.replace("_", "-"): check for check in CHECKS}
 
 
 def test_every_example_is_covered():
