@@ -45,6 +45,7 @@ URI_TOO_LONG = Failure("uri_too_long", CLIENT, 414, NEVER, "The request target i
 EXPECTATION_FAILED = Failure(
     "expectation_failed", CLIENT, 417, NEVER, "Only Expect: 100-continue is understood."
 )
+RATE_LIMITED = Failure("rate_limited", CLIENT, 429, NEVER, "This client asks more often than it may.")
 HEAD_TOO_LARGE = Failure(
     "head_too_large", CLIENT, 431, NEVER, "The header fields are larger, or more, than allowed."
 )
@@ -61,15 +62,21 @@ CONNECT_TIMEOUT = Failure(
     "connect_timeout", BACKEND, 504, UNSENT, "The backend could not be reached in time."
 )
 RESET = Failure("reset", BACKEND, 502, IDEMPOTENT, "The backend closed the connection without an answer.")
-BAD_RESPONSE = Failure("bad_response", BACKEND, 502, NEVER, "The backend's answer is not well-formed HTTP.")
+BAD_RESPONSE = Failure(
+    "bad_response", BACKEND, 502, IDEMPOTENT, "The backend's answer is not well-formed HTTP."
+)
 RESPONSE_CUT = Failure("response_cut", BACKEND, 502, NEVER, "The backend's answer broke off.")
 RESPONSE_TIMEOUT = Failure(
     "response_timeout", BACKEND, 504, IDEMPOTENT, "The backend did not answer in time."
 )
 STALLED = Failure("stalled", BACKEND, 504, NEVER, "The backend's answer stopped in its midst for too long.")
 
-# Our own.
+# Our own. A timeout over the whole exchange is nobody's in particular: it may have gone by in the queue, at
+# several backends, or while the client was still sending.
 NO_BACKENDS = Failure("no_backends", BALANCER, 503, NEVER, "The pool has no backends.")
 NO_ELIGIBLE = Failure("no_eligible_backend", BALANCER, 503, NEVER, "No backend of the pool may be used now.")
+AT_LIMIT = Failure("overloaded", BALANCER, 503, NEVER, "As many requests as may be are under way already.")
+QUEUE_TIMEOUT = Failure("queue_timeout", BALANCER, 503, NEVER, "No backend became free in time.")
+EXCHANGE_TIMEOUT = Failure("timeout", BALANCER, 504, NEVER, "The request as a whole took too long.")
 SHUTTING_DOWN = Failure("shutting_down", BALANCER, 503, NEVER, "The balancer is shutting down.")
 INTERNAL = Failure("internal", BALANCER, 500, NEVER, "The balancer failed; its log says more.")

@@ -5,7 +5,18 @@ import re
 import pytest
 
 from lb.core import failure
-from lb.core.failure import BACKEND, BALANCER, CLIENT, FAILURES, IDEMPOTENT, NEVER, UNSENT, Failure
+from lb.core.failure import (
+    BACKEND,
+    BAD_RESPONSE,
+    BALANCER,
+    CLIENT,
+    FAILURES,
+    IDEMPOTENT,
+    NEVER,
+    RESPONSE_CUT,
+    UNSENT,
+    Failure,
+)
 
 every_failure = pytest.mark.parametrize("each", FAILURES.values(), ids=list(FAILURES))
 
@@ -28,7 +39,7 @@ def test_the_message_is_a_sentence(each: Failure) -> None:
 
 @every_failure
 def test_the_status_says_whose_fault_it_is(each: Failure) -> None:
-    statuses = {CLIENT: range(400, 600), BACKEND: (502, 504), BALANCER: (500, 503)}
+    statuses = {CLIENT: range(400, 600), BACKEND: (502, 504), BALANCER: (500, 503, 504)}
     assert each.status in statuses[each.fault]
     if each.fault == CLIENT and each.status >= 500:
         assert each.status in (501, 505), "only what we can't do at all is a 5xx by the client's fault"
@@ -46,3 +57,8 @@ def test_what_reached_no_backend_may_go_elsewhere_with_any_method() -> None:
         "connect_failed",
         "connect_timeout",
     }
+
+
+def test_garbage_in_place_of_an_answer_may_be_hidden_where_twice_is_as_good_as_once() -> None:
+    assert BAD_RESPONSE.retry == IDEMPOTENT
+    assert RESPONSE_CUT.retry == NEVER  # the client has seen its beginning
