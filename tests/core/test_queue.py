@@ -1,0 +1,38 @@
+"""First come, first served, and never more than fit."""
+
+import pytest
+
+from lb.core.queue import Waiting
+
+
+class Someone:
+    """Waits."""
+
+    def on_turn(self) -> None: ...
+
+
+def test_first_come_first_served() -> None:
+    waiting = Waiting(3)
+    a, b, c = Someone(), Someone(), Someone()
+    assert [waiting.join(each) for each in (a, b, c)] == [True] * 3
+    waiting.leave(b)
+    assert len(waiting) == 2
+    assert [waiting.next(), waiting.next()] == [a, c]
+    with pytest.raises(KeyError):
+        waiting.next()
+
+
+def test_who_finds_no_place_does_not_wait() -> None:
+    waiting = Waiting(1)
+    a, b = Someone(), Someone()
+    assert waiting.join(a)
+    assert waiting.join(a), "it has a place already"
+    assert not waiting.join(b)
+    waiting.leave(b)
+    assert len(waiting) == 1
+    waiting.leave(a)
+    assert waiting.join(b)
+
+
+def test_with_no_places_nobody_waits() -> None:
+    assert not Waiting(0).join(Someone())
