@@ -29,9 +29,13 @@ class Balancer:
 
     `reason` says in a few words why the last pick was made. `looked` are the backends that it compared,
     where that isn't all of them. Both are for `lb explain`.
+
+    One that doesn't go by `backend.weight` says `weighted = False`: then the pool sees to it that backends
+    which are to get less than others, being new or of a higher tier, do so.
     """
 
     name: ClassVar[str] = ""
+    weighted: ClassVar[bool] = True
     reason: str = "the policy's choice"
     looked: Sequence[Backend] = ()
 

@@ -20,7 +20,8 @@ class LeastRequest(Balancer, name="least_request"):
     def rebuild(self, backends: Sequence[Backend]) -> None:
         turns = getattr(self, "turns", {})
         self.now = min(turns.values(), default=0.0)
-        self.turns = {backend: turns.get(backend, self.now) for backend in backends}
+        # No one is further ahead than by one turn, whatever the weights were before.
+        self.turns = {b: min(turns.get(b, self.now), self.now + 1 / b.weight) for b in backends}
         self.ranking = Ranking(backends, lambda b: (b.in_flight / b.weight, self.turns[b]))
 
     def pick(self, request: Request | None, backends: Sequence[Backend]) -> Backend:

@@ -47,17 +47,19 @@ class Ranking:
     """The backend of the lowest rank at hand, while ranks change one at a time: O(log n) a change.
 
     A heap in which a change adds a new entry and outdates the old one, which is dropped when it comes up.
+    Where other worker processes share the backends, ranks change unseen, and each has to be looked at.
     """
 
     def __init__(self, backends: Sequence[Backend], rank: Callable[[Backend], Rank]) -> None:
         self.backends = backends
         self.rank = rank
+        self._unseen = any(backend.shared is not None for backend in backends)
         self._entries: dict[Backend, Entry] = {b: (rank(b), place, b) for place, b in enumerate(backends)}
         self._heap = sorted(self._entries.values())
 
     def first(self, backends: Sequence[Backend]) -> Backend:
         """The lowest of the whole set; of a part of it, as after a failed attempt, by looking at each."""
-        if backends is not self.backends:
+        if self._unseen or backends is not self.backends:
             return min(backends, key=self.rank)
         while self._entries[self._heap[0][2]] is not self._heap[0]:
             heappop(self._heap)

@@ -33,7 +33,7 @@ def backend_view(state: AdminState, backend: Backend, prober: Prober | None) -> 
     return {
         "id": backend.id,
         "address": backend.spec.address,
-        "weight": backend.weight,
+        "weight": backend.configured_weight,
         "state": backend.state,
         "healthy": backend.healthy,
         "excluded": backend.excluded or None,

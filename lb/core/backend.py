@@ -6,7 +6,9 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import fsum
-from typing import Any
+from typing import Any, Protocol
+
+from lb.core.clock import Timer
 
 ACTIVE, DRAINING, DISABLED = "active", "draining", "disabled"
 STATES = (ACTIVE, DRAINING, DISABLED)
@@ -68,39 +70,80 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class BackendSpec:
-    """What a source says of a backend. `weight` is its share of the traffic beside the others'; 0 is none."""
+    """What a source says of a backend. `weight` is its share of the traffic beside the others'; 0 is none.
+
+    Those of `tier` 0 serve, those of a higher one where too few of the lower ones are well.
+    """
 
     id: str
     host: str
     port: int
     weight: int = 1
+    tier: int = 0
 
     @property
     def address(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class SharedLoad(Protocol):
+    """How many requests each worker process has in flight. A backend has one place in it, in all of them."""
+
+    def others(self, place: int) -> int:
+        """The sum of all the other processes."""
+
+    def set(self, place: int, count: int) -> None:
+        """What this process has."""
+
+
+class Ejection:
+    """A backend that is out for its failures, until one request has tried it again. Times are the clock's."""
+
+    __slots__ = ("closed", "earlier", "opened", "reason", "timer", "trial", "until")
+
+    def __init__(self, reason: str, until: float) -> None:
+        self.reason = reason  # "ejected", and why and for how long in brackets
+        self.until = until
+        self.closed = True  # whether it is no candidate; when the time is over it is one for one request
+        self.opened = 0.0  # when the time was over
+        self.trial = False  # whether that request is under way
+        self.earlier = 0  # attempts that were in flight before it, and say nothing of how things are now
+        self.timer: Timer | None = None
+
+
 class Backend:
     """A backend in a pool: its spec, its state, and its counters, which only the pool writes.
 
-    `in_flight` is the number of attempts that have started and not ended. `upstream` belongs to the
-    data plane, which keeps its connections there; nobody else looks at it.
+    `own` is the number of attempts of this process that have started and not ended, `in_flight` that of all
+    worker processes. `weight` is what policies go by: `configured_weight`, scaled where backends of the pool
+    get only a `share` of what their weight says. `upstream` belongs to the data plane, which keeps its
+    connections there; nobody else looks at it.
     """
 
     __slots__ = (
         "candidate_of",
         "checks",
+        "configured_weight",
         "connect",
         "duration",
+        "ejection",
+        "ejections",
+        "failed_in_row",
         "failures",
         "first_byte",
         "healthy",
         "id",
-        "in_flight",
+        "judged",
+        "own",
+        "place",
         "received",
         "requests",
+        "retries",
         "sent",
+        "share",
+        "shared",
         "spec",
+        "standby",
         "state",
         "upstream",
         "weight",
@@ -109,13 +152,23 @@ class Backend:
     def __init__(self, spec: BackendSpec, healthy: bool = True) -> None:
         self.id = spec.id
         self.spec = spec
+        self.configured_weight = spec.weight
         self.weight = spec.weight
+        self.share = 1.0
         self.state = ACTIVE
         self.healthy = healthy
-        self.in_flight = 0
+        self.judged = healthy  # whether anyone knows: false until the first probe where there are probes
+        self.standby = False  # whether lower tiers do without it
+        self.own = 0
+        self.shared: SharedLoad | None = None
+        self.place = 0  # in `shared`
+        self.failed_in_row = 0  # only counted where outliers are ejected; never 0 while it is out
+        self.ejection: Ejection | None = None
         self.requests: dict[int, int] = {}  # by status
         self.failures: dict[str, int] = {}  # by name
         self.checks: dict[str, int] = {"success": 0, "failure": 0}
+        self.ejections = 0
+        self.retries = 0  # attempts that failed here and were made up for by another one
         self.duration = Histogram()
         self.first_byte = Histogram()
         self.connect = Histogram()
@@ -127,6 +180,17 @@ class Backend:
     def __repr__(self) -> str:
         return f"<Backend {self.id}>"
 
+    @property
+    def in_flight(self) -> int:
+        """The requests that it is working on, those of other worker processes included."""
+        shared = self.shared
+        return self.own if shared is None else self.own + shared.others(self.place)
+
+    def elsewhere(self) -> int:
+        """Those of other worker processes alone."""
+        shared = self.shared
+        return 0 if shared is None else shared.others(self.place)
+
     def fold(self) -> None:
         """Counts the durations that have been gathered."""
         self.duration.fold()
@@ -134,10 +198,20 @@ class Backend:
         self.connect.fold()
 
     @property
+    def active(self) -> bool:
+        """Whether it is meant to serve: no one has taken it out, and its health is known."""
+        return self.state == ACTIVE and self.configured_weight > 0 and self.judged
+
+    @property
     def excluded(self) -> str:
-        """Why this backend gets no new request, or nothing."""
+        """Why this backend gets no new request, or nothing. What is in front of a bracket is a fixed word."""
         if self.state != ACTIVE:
             return self.state
         if not self.healthy:
             return "unhealthy"
-        return "" if self.weight else "weight 0"
+        ejection = self.ejection
+        if ejection is not None and ejection.closed:
+            return ejection.reason
+        if not self.configured_weight:
+            return "weight 0"
+        return "standby" if self.standby else ""

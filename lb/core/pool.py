@@ -5,9 +5,15 @@
     ...
     pool.end(backend, started, failure) # exactly once per start
 
-The pool settles everything that is no policy's business: who is eligible, no candidate, a single one, a
-policy that fails. The eligible set is rebuilt when health, state, weight or membership changes, never per
-request, so that a pick costs the same with 3 backends and with 3,000.
+Where the pick is `AT_LIMIT`, the request may wait:
+
+    pool.wait(waiter)                   # or not, if the queue is full: pool.reject(AT_LIMIT)
+    ...                                 # waiter.on_turn() is called; or first pool.leave(waiter)
+    backend = pool.pick(request, waited=True)
+
+The pool settles everything that is no policy's business: who is eligible, no candidate, a single one, limits,
+ejections, slow starts, tiers, a policy that fails. The eligible set is rebuilt when any of it changes, never
+per request, so that a pick costs the same with 3 backends and with 3,000.
 """
 
 from __future__ import annotations
@@ -15,16 +21,34 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import NamedTuple, Protocol
+from random import Random
+from typing import ClassVar, NamedTuple, Protocol
 
-from lb.core.backend import Backend, BackendSpec
-from lb.core.clock import Clock
-from lb.core.failure import NO_BACKENDS, NO_ELIGIBLE, Failure
+from lb.core.backend import ACTIVE, DISABLED, Backend, BackendSpec
+from lb.core.budget import RetryBudget
+from lb.core.clock import Clock, Timer
+from lb.core.failure import AT_LIMIT, NO_BACKENDS, NO_ELIGIBLE, Failure
 from lb.core.message import Request
+from lb.core.outlier import Outliers
+from lb.core.queue import Waiter, Waiting
+from lb.core.rules import PoolRules
+from lb.core.share import SlowStart, shares, tier_health, tier_loads
 
 log = logging.getLogger("lb.pool")
 
 _in_flight = attrgetter("in_flight")
+
+ALL_OFF = PoolRules()
+
+FINE = 1000
+"""Where backends get only shares of their weights, all weights of the pool are so many times as large: they
+are whole numbers, and a tenth of 1 is none. They stay so, since policies keep debts in units of weight."""
+
+DRAWS = 3
+"""How often a policy that knows no weights may insist on backends that are to get less."""
+
+LOOK_AGAIN = 0.02
+"""Seconds between two looks, while requests wait, at what other worker processes have freed."""
 
 REMEMBERED = 8
 """A request record names at most so many candidates: all of a small pool, else those the policy drew."""
@@ -39,6 +63,7 @@ class PoolView(NamedTuple):
     candidates_total: int
     excluded: tuple[tuple[str, str], ...]  # (ID, reason) of who was no candidate, the first few
     excluded_total: int
+    panic: str = ""  # why all active ones are candidates, where they are
 
 
 Seen = tuple[PoolView, tuple[int, ...], Sequence[Backend], str]
@@ -49,6 +74,7 @@ those drawn; the backends that the policy drew, where it drew any; and its reaso
 class Policy(Protocol):
     """What the pool needs of a balancer; `lb.balance.Balancer` is the class to derive from."""
 
+    weighted: ClassVar[bool]
     reason: str
     looked: Sequence[Backend]
 
@@ -61,24 +87,104 @@ class Policy(Protocol):
 class Pool:
     """A named set of backends, and the one place that diffs it, picks from it and counts for it."""
 
-    def __init__(self, name: str, policy: Policy, clock: Clock, starts_healthy: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        policy: Policy,
+        clock: Clock,
+        starts_healthy: bool = True,
+        rules: PoolRules = ALL_OFF,
+        rng: Random | None = None,
+    ) -> None:
         self.name = name
-        self.policy = policy
-        self.policy_name = type(policy).__dict__.get("name") or _full_name(type(policy))
         self.clock = clock
         self.starts_healthy = starts_healthy  # false where a first good probe has to come first
         self.backends: dict[str, Backend] = {}
         self.eligible: tuple[Backend, ...] = ()
+        self.in_flight = 0  # attempts of this process
         self.rejected: dict[str, int] = {}  # exchanges that got no backend, by failure
         self.policy_errors = 0
+        self.panic = False  # whether so few can be used that all are
+        self.waiting = Waiting(0)
+        self.budget: RetryBudget | None = None  # for the retries, where there are any
+        # Called for each that is new, before it may be picked; and for each that has left, after. What the
+        # latter has in flight may still have to end.
+        self.on_added: Callable[[Backend], object] = lambda backend: None
         self.on_removed: Callable[[Backend], object] = lambda backend: None
-        self.view = PoolView(self.policy_name, (), (), 0, (), 0)
-        self._last = self.view  # of the last pick: another one after a failed attempt
+        self._rng = rng or Random()
+        self._running = False  # whether there were ever any backends
+        self._tiered = False
+        self._scale = 1
+        self._slow_start = SlowStart(0.0, clock, self.refresh)
+        self._outliers: Outliers | None = None
+        self._careful = False  # whether a pick has to look at limits or shares
+        self._unfair = False  # whether there are shares that the policy knows nothing of
+        self._waiters = self.waiting.waiters
+        self._waking = False
+        self._woken_within = False
+        self._looking: Timer | None = None
+        self._complained = False
         self._reason = ""
         self._drawn: Sequence[Backend] = ()
+        self._adopt(policy)
+        self.view = PoolView(self.policy_name, (), (), 0, (), 0)
+        self._last = self.view  # of the last pick: another one after a failed attempt
+        self.rules = rules
+        self._go_by(rules)
+
+    # --- rules ---
+
+    def configure(self, rules: PoolRules) -> None:
+        """Goes by other rules from now on. Statistics, ejections and who waits are kept."""
+        self._go_by(rules)
+        self.refresh()
+
+    def _go_by(self, rules: PoolRules) -> None:
+        self.rules = rules
+        outliers, retries = rules.outliers, rules.retries
+        if outliers is None:
+            if self._outliers is not None:
+                self._outliers.close()
+            self._outliers = None
+        elif self._outliers is None:
+            self._outliers = Outliers(outliers, self.clock, self)
+        else:
+            self._outliers.configure(outliers)
+        if retries is None:
+            self.budget = None
+        elif self.budget is None:
+            self.budget = RetryBudget(self.clock, retries.share, retries.least)
+        else:
+            self.budget.share, self.budget.least = retries.share, retries.least
+        self._slow_start.configure(rules.slow_start)
+        self.waiting.most = rules.queue
+
+    def replace_policy(self, policy: Policy) -> None:
+        """Picks by another policy from now on. It hears of the attempts that are in flight."""
+        self._adopt(policy)
+        self.refresh()
+        if self._on_start is not None:
+            for backend in self.backends.values():
+                for _ in range(backend.own):
+                    self._tell_start(backend)
+
+    def _adopt(self, policy: Policy) -> None:
+        self.policy = policy
+        self.policy_name = type(policy).__dict__.get("name") or _full_name(type(policy))
+        self._complained = False
         # A hook that the policy doesn't have is not called.
         self._on_start = _overridden(policy, "on_start")
         self._on_end = _overridden(policy, "on_end")
+
+    def close(self) -> None:
+        """Starts no timer any more: the pool is no longer used. Who waits is for the data plane to tell."""
+        self._slow_start.configure(0.0)
+        if self._outliers is not None:
+            self._outliers.close()
+            self._outliers = None
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
 
     # --- membership and state ---
 
@@ -95,78 +201,214 @@ class Pool:
             known = old.get(spec.id)
             if known is not None and (known.spec.host, known.spec.port) == (spec.host, spec.port):
                 if known.spec.weight != spec.weight:
-                    known.weight = spec.weight
+                    known.configured_weight = spec.weight
                 known.spec = spec
                 self.backends[spec.id] = old.pop(spec.id)
             else:
-                self.backends[spec.id] = Backend(spec, healthy=self.starts_healthy)
-        self.refresh()
+                self.backends[spec.id] = self._new(spec)
+        self._running = self._running or bool(specs)
+        self._tiered = any(spec.tier for spec in specs)
         for gone in old.values():
             gone.candidate_of = None
+            self._slow_start.end(gone)
+            if self._outliers is not None:
+                self._outliers.forget(gone)
+        self.refresh()
+        for gone in old.values():
             self.on_removed(gone)
 
+    def _new(self, spec: BackendSpec) -> Backend:
+        backend = Backend(spec, healthy=self.starts_healthy)
+        if self._running and backend.healthy:
+            self._slow_start.begin(backend)
+        self.on_added(backend)
+        return backend
+
     def set_health(self, backend: Backend, up: bool) -> None:
+        first = not backend.judged
+        backend.judged = True
         if backend.healthy is not up:
             backend.healthy = up
+            if not up:
+                self._slow_start.end(backend)
+            else:
+                self._slow_start.begin(backend)
+                if backend.ejection is None:
+                    backend.failed_in_row = 0
+            self.refresh()
+        elif first and (self._tiered or self.rules.panic_threshold):
             self.refresh()
 
     def set_state(self, backend: Backend, state: str) -> None:
+        if backend.state == DISABLED and state == ACTIVE:  # who knows what was done to it
+            self._slow_start.begin(backend)
         backend.state = state
         self.refresh()
 
     def set_weight(self, backend: Backend, weight: int) -> None:
-        backend.weight = weight
+        backend.configured_weight = weight
+        self.refresh()
+
+    def recovered(self, backend: Backend) -> None:
+        """It is back from an ejection."""
+        self._slow_start.begin(backend)
         self.refresh()
 
     def refresh(self) -> None:
-        """Rebuilds what a pick reads, after any change of health, state, weight or membership."""
-        reasons = [(backend, backend.excluded) for backend in self.backends.values()]
-        for backend, reason in reasons:
-            backend.candidate_of = None if reason else self
-        self.eligible = tuple(backend for backend, reason in reasons if not reason)
-        self.view = self._view(self.eligible, [(backend.id, reason) for backend, reason in reasons if reason])
+        """Rebuilds what a pick reads, after any change of health, state, weight, membership or rules."""
+        if self._outliers is not None:
+            self._outliers.settle()
+        backends = list(self.backends.values())
+        for backend in backends:
+            backend.standby = False
+        chosen = [backend for backend in backends if not backend.excluded]
+        loads, panic = dict[int, float](), ""
+        if self._tiered or self.rules.panic_threshold:
+            chosen, loads, panic = self._weighed_up(chosen)
+        self.panic = bool(panic)
+        for backend in backends:
+            backend.candidate_of = None
+            backend.share = 1.0
+        for backend in chosen:
+            backend.candidate_of = self
+        if (loads or self._slow_start.any) and not panic:
+            self._set_shares(chosen, loads)
+        for backend in backends:
+            backend.weight = backend.configured_weight * self._scale
+            if backend.share < 1.0 and self.policy.weighted:
+                backend.weight = max(1, round(backend.weight * backend.share))
+        policy, rules = self.policy, self.rules
+        self._unfair = not policy.weighted and any(backend.share < 1.0 for backend in chosen)
+        self._careful = self._unfair or bool(rules.requests or rules.requests_per_backend)
+        self.eligible = tuple(chosen)
+        excluded = [(each.id, each.excluded) for each in backends if each.candidate_of is not self]
+        self.view = self._view(self.eligible, excluded, panic)
         try:
-            self.policy.rebuild(self.eligible)
-        except Exception as error:  # noqa: BLE001 - see `pick`
+            policy.rebuild(self.eligible)
+        except Exception as error:  # noqa: BLE001 - see `_choose`
             self._policy_failed(error)
+        if self._waiters:
+            self._wake(None)
 
-    def _view(self, candidates: tuple[Backend, ...], excluded: Sequence[tuple[str, str]]) -> PoolView:
+    def _weighed_up(self, well: list[Backend]) -> tuple[list[Backend], dict[int, float], str]:
+        """Who of those that are well serves, the load of each tier, and if so, why all active ones do."""
+        active = [backend for backend in self.backends.values() if backend.active]
+        health = tier_health(active, well)
+        share, least = len(well) / len(active) if active else 1.0, self.rules.panic_threshold
+        # Several tiers can take it all while most backends of one are ill; then there is no need for panic.
+        if share < least and (len(health) == 1 or sum(health.values()) < 1.0):
+            return active, {}, f"only {len(well)} of {len(active)} can be used, less than {least:.0%}"
+        if len(health) < 2:
+            return well, {}, ""
+        loads = tier_loads(health)
+        for backend in well:
+            backend.standby = backend.spec.tier not in loads
+        return [backend for backend in well if not backend.standby], loads, ""
+
+    def _set_shares(self, chosen: Sequence[Backend], loads: dict[int, float]) -> None:
+        """Newcomers and tiers: less of the weight, or for a policy that knows no weights a share to draw."""
+        parts = [self._slow_start.part(backend) for backend in chosen]
+        found = shares(chosen, parts, loads, self.policy.weighted)
+        for backend, share in zip(chosen, found, strict=True):
+            backend.share = share
+            if share < 1.0:
+                self._scale = FINE
+
+    def _view(
+        self, candidates: tuple[Backend, ...], excluded: Sequence[tuple[str, str]], panic: str = ""
+    ) -> PoolView:
         remembered = candidates if len(candidates) <= REMEMBERED else ()
         return PoolView(
             self.policy_name,
             remembered,
-            tuple(backend.weight for backend in remembered),
+            tuple(backend.configured_weight for backend in remembered),
             len(candidates),
             tuple(excluded[:REMEMBERED]),
             len(excluded),
+            panic,
         )
 
     # --- the way of an attempt ---
 
-    def pick(self, request: Request | None, tried: Sequence[Backend] = ()) -> Backend | Failure:
-        """One eligible backend, or why there is none. A tried one only where no other is left."""
+    def pick(
+        self, request: Request | None, tried: Sequence[Backend] = (), waited: bool = False
+    ) -> Backend | Failure:
+        """One eligible backend, or why there is none. A tried one only where no other is left.
+
+        `AT_LIMIT` where as many requests as may be are under way, or others wait already: only who `waited`
+        goes past them, being told by `on_turn` or having had a backend before, as for a retry. It may wait
+        itself then, and so isn't counted as rejected yet.
+        """
         eligible = self.eligible
         self._last = self.view
         if tried:
             eligible = self._untried(tried)
-        if len(eligible) > 1:
-            policy = self.policy
-            try:
-                backend = policy.pick(request, eligible)
-                if backend.candidate_of is self and (not tried or backend in eligible):
-                    self._reason = policy.reason
-                    self._drawn = policy.looked
-                    return backend
-                raise LookupError(f"it picked {backend!r}, which is not eligible")
-            except Exception as error:  # noqa: BLE001 - a user's policy may raise anything; requests go on
-                return self._fallback(error, eligible)
-        self._drawn = ()
-        if eligible:
+        if not eligible:
+            self._drawn = ()
+            failure = NO_ELIGIBLE if self.backends else NO_BACKENDS
+            self.reject(failure)
+            return failure
+        if self._careful:
+            return self._pick_carefully(request, eligible, waited)
+        return self._choose(request, eligible)
+
+    def _choose(self, request: Request | None, backends: Sequence[Backend]) -> Backend:
+        """One of them: the eligible set or a part of it, not empty."""
+        if len(backends) == 1:
+            self._drawn = ()
             self._reason = "the only candidate"
-            return eligible[0]
-        failure = NO_ELIGIBLE if self.backends else NO_BACKENDS
-        self.rejected[failure.name] = self.rejected.get(failure.name, 0) + 1
-        return failure
+            return backends[0]
+        policy = self.policy
+        try:
+            backend = policy.pick(request, backends)
+            if backend.candidate_of is self and (backends is self.eligible or backend in backends):
+                self._reason = policy.reason
+                self._drawn = policy.looked
+                return backend
+            raise LookupError(f"it picked {backend!r}, which is not eligible")
+        except Exception as error:  # noqa: BLE001 - a user's policy may raise anything; requests go on
+            return self._fallback(error, backends)
+
+    def _pick_carefully(
+        self, request: Request | None, eligible: tuple[Backend, ...], waited: bool
+    ) -> Backend | Failure:
+        """Within the limits of the pool and of each backend; by share where the policy doesn't see to it."""
+        rules = self.rules
+        if (self._waiters and not waited) or (rules.requests and self.in_flight >= rules.requests):
+            return AT_LIMIT
+        backend = self._choose(request, eligible)
+        if self._unfair:
+            backend = self._by_share(request, backend, eligible)
+        most = rules.requests_per_backend
+        if not most or backend.in_flight < most:
+            return backend
+        free = self._with_room(eligible, most) or self._with_room(self.eligible, most)
+        if not free:
+            return AT_LIMIT
+        full = [(each.id, "at its limit") for each in eligible if each not in free]
+        self._last = self._view(free, [*full, *self._last.excluded], self.view.panic)
+        return self._choose(request, free)
+
+    def _by_share(self, request: Request | None, backend: Backend, eligible: tuple[Backend, ...]) -> Backend:
+        """This one, as often as its share says; else another pick of the rest.
+
+        A policy may well give the same answer each time, so who was put aside stays so for this request.
+        """
+        rest = eligible
+        for _ in range(DRAWS):
+            if backend.share >= 1.0 or self._rng.random() < backend.share:
+                return backend
+            rest = tuple(each for each in rest if each is not backend)
+            if not rest:
+                break
+            backend = self._choose(request, rest)
+        self._reason, self._drawn = "drawn by share, while some get less than all of their weight", ()
+        rest = rest or eligible
+        return self._rng.choices(rest, [each.share for each in rest])[0]
+
+    @staticmethod
+    def _with_room(backends: Sequence[Backend], most: int) -> tuple[Backend, ...]:
+        return tuple(backend for backend in backends if backend.in_flight < most)
 
     def _untried(self, tried: Sequence[Backend]) -> tuple[Backend, ...]:
         """The eligible ones that have not been tried yet; all of them where none is left."""
@@ -174,7 +416,7 @@ class Pool:
         if not rest:
             return self.eligible
         excluded = [(backend.id, "tried already") for backend in tried if not backend.excluded]
-        self._last = self._view(rest, [*excluded, *self.view.excluded])
+        self._last = self._view(rest, [*excluded, *self.view.excluded], self.view.panic)
         return rest
 
     def seen(self) -> Seen:
@@ -184,11 +426,22 @@ class Pool:
 
     def start(self, backend: Backend) -> None:
         """An attempt begins."""
-        backend.in_flight += 1
+        own = backend.own = backend.own + 1
+        self.in_flight += 1
+        shared = backend.shared
+        if shared is not None:
+            shared.set(backend.place, own)
         if self._on_start is not None:
+            self._tell_start(backend)
+        if backend.failed_in_row and self._outliers is not None:
+            self._outliers.on_start(backend)
+
+    def _tell_start(self, backend: Backend) -> None:
+        on_start = self._on_start
+        if on_start is not None:
             try:
-                self._on_start(backend)
-            except Exception as error:  # noqa: BLE001 - see `pick`
+                on_start(backend)
+            except Exception as error:  # noqa: BLE001 - see `_choose`
                 self._policy_failed(error)
 
     def connected(self, backend: Backend, seconds: float) -> None:
@@ -208,11 +461,15 @@ class Pool:
     ) -> None:
         """An attempt ends, with its last byte or its failure. Exactly once per start.
 
-        `started` is when, by the pool's clock; `first_byte` when the response head came (0: never);
-        `status` is 0 where there was no answer; `sent` and `received` are bytes of the bodies; `ended`
-        is now, where the caller has just asked the clock.
+        `started` is when it was picked, by the pool's clock; `first_byte` when the response head came (0:
+        never); `status` is 0 where there was no answer; `sent` and `received` are bytes of the bodies;
+        `ended` is now, where the caller has just asked the clock.
         """
-        backend.in_flight -= 1
+        own = backend.own = backend.own - 1
+        self.in_flight -= 1
+        shared = backend.shared
+        if shared is not None:
+            shared.set(backend.place, own)
         if status:
             try:
                 backend.requests[status] += 1
@@ -229,8 +486,83 @@ class Pool:
         if self._on_end is not None:
             try:
                 self._on_end(backend, started, failure)
-            except Exception as error:  # noqa: BLE001 - see `pick`
+            except Exception as error:  # noqa: BLE001 - see `_choose`
                 self._policy_failed(error)
+        outliers = self._outliers
+        if outliers is not None and (
+            backend.failed_in_row or failure is not None or status >= outliers.least_status
+        ):
+            outliers.on_end(backend, started, failure, status)
+        if self._waiters:
+            self._wake(backend)
+
+    def retried(self, backend: Backend) -> None:
+        """An attempt at this backend has failed and is made up for by another one."""
+        backend.retries += 1
+
+    def reject(self, failure: Failure) -> None:
+        """An exchange gets no backend: none is there, the limit is reached, its time in the queue is over."""
+        self.rejected[failure.name] = self.rejected.get(failure.name, 0) + 1
+
+    # --- who waits ---
+
+    def wait(self, waiter: Waiter) -> bool:
+        """Waits for its turn, after a pick that was `AT_LIMIT`; false where the queue is full.
+
+        Its `on_turn` is called once, as soon as a backend is free or none is left, from within whatever
+        brought that about: the end of another attempt, a change of health. It is to pick there and then, with
+        `waited`.
+        """
+        if not self.waiting.join(waiter):
+            return False
+        if self._looking is None and any(backend.shared is not None for backend in self.eligible):
+            self._looking = self.clock.call_later(LOOK_AGAIN, self._look_again)
+        return True
+
+    def leave(self, waiter: Waiter) -> None:
+        """Waits no longer: its time is over, or its client has gone."""
+        self.waiting.leave(waiter)
+
+    def _look_again(self) -> None:
+        """Other worker processes don't tell us when they are done with a backend."""
+        self._looking = None
+        if self._waiters:
+            self._looking = self.clock.call_later(LOOK_AGAIN, self._look_again)
+            self._wake(None)
+
+    def _wake(self, freed: Backend | None) -> None:
+        """Calls the first ones while there is room: at this backend, or (None) wherever.
+
+        One free place is one call, since who is called takes it before the next one is. If it doesn't, being
+        gone, the next one gets its chance. What ends or changes meanwhile is seen to here, and not by a
+        call within a call within a call.
+        """
+        if self._waking:
+            self._woken_within = True
+            return
+        self._waking, self._woken_within = True, False
+        try:
+            for _ in range(len(self._waiters)):
+                if self._woken_within:
+                    freed = None
+                if not self._waiters or (self.eligible and not self._has_room(freed)):
+                    break
+                self.waiting.next().on_turn()
+        finally:
+            self._waking = False
+
+    def _has_room(self, freed: Backend | None) -> bool:
+        rules = self.rules
+        if rules.requests and self.in_flight >= rules.requests:
+            return False
+        most = rules.requests_per_backend
+        if freed is not None and freed.candidate_of is self and (not most or freed.in_flight < most):
+            return True
+        if freed is not None and not rules.requests:
+            return False  # nothing else has changed
+        return not most or any(backend.in_flight < most for backend in self.eligible)
+
+    # --- a policy that fails ---
 
     def _fallback(self, error: Exception, eligible: Sequence[Backend]) -> Backend:
         """Serves the request all the same when the policy can't pick: the least busy."""
@@ -241,7 +573,7 @@ class Pool:
 
     def _policy_failed(self, error: Exception) -> None:
         """Counted each time, logged the first time."""
-        if not self.policy_errors:
+        if not self._complained:
             log.error(
                 "pool %s: policy %s failed; where it can't pick, the least busy backend is used: %r",
                 self.name,
@@ -249,6 +581,7 @@ class Pool:
                 error,
                 exc_info=error,
             )
+        self._complained = True
         self.policy_errors += 1
 
 

@@ -178,7 +178,11 @@ class LbCollector:
 
 _BACKEND_GAUGES: tuple[tuple[str, str, Callable[[Backend], int | Histogram]], ...] = (
     ("lb_backend_up", "Whether the health checks find a backend well.", lambda backend: int(backend.healthy)),
-    ("lb_backend_weight", "A backend's share beside the others of its pool.", attrgetter("weight")),
+    (
+        "lb_backend_weight",
+        "A backend's share beside the others of its pool.",
+        attrgetter("configured_weight"),
+    ),
     ("lb_backend_in_flight", "Requests that a backend is working on.", attrgetter("in_flight")),
 )
 _BACKEND_COUNTERS: tuple[tuple[str, str, str, Callable[[Backend], Counts]], ...] = (

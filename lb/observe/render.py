@@ -75,10 +75,10 @@ def _attempt(attempt: AttemptRecord, started: float, previous: AttemptRecord | N
 def _pick(seen: Seen, picked: Backend) -> dict[str, Any]:
     view, loads, drawn, reason = seen
     candidates = view.candidates or drawn
-    weights = view.weights or [backend.weight for backend in drawn]
+    weights = view.weights or [backend.configured_weight for backend in drawn]
     shown: list[tuple[Backend, int | None, int]] = list(zip(candidates, loads, weights, strict=True))
     if picked not in candidates:  # a large pool shows only what the policy drew, and that may be nothing
-        shown.append((picked, None, picked.weight))
+        shown.append((picked, None, picked.configured_weight))
     return {
         "reason": reason,
         "candidates": [

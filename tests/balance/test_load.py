@@ -77,14 +77,14 @@ class TestRanking:
         fleet = backends((1,) * 6)
         ranking = Ranking(fleet, by_load)
         for which, load in changes:
-            fleet[which].in_flight = load
+            fleet[which].own = load
             ranking.changed(fleet[which])
             assert ranking.first(fleet) is min(fleet, key=by_load)
 
     def test_of_a_part_it_is_the_lowest_there(self) -> None:
         fleet = backends((1,) * 4)
         for load, backend in enumerate(fleet):
-            backend.in_flight = load
+            backend.own = load
         ranking = Ranking(fleet, by_load)
         assert ranking.first(fleet[2:]) is fleet[2]
         assert ranking.first(fleet) is fleet[0]
@@ -93,7 +93,7 @@ class TestRanking:
         fleet = backends((1, 1))
         ranking = Ranking(fleet, by_load)
         stranger = Backend(BackendSpec("stranger", "h", 1))
-        stranger.in_flight = -1
+        stranger.own = -1
         ranking.changed(stranger)
         assert ranking.first(fleet) is fleet[0]
 
@@ -105,7 +105,7 @@ class TestRanking:
         tracemalloc.start()
         try:
             for load in range(1, changes):
-                fleet[1].in_flight = load
+                fleet[1].own = load
                 ranking.changed(fleet[1])
             held, _ = tracemalloc.get_traced_memory()
         finally:

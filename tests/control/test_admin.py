@@ -204,7 +204,7 @@ async def test_the_last_probe_is_shown(client, state):
 async def test_weight_and_state_are_changed(client, state):
     pool = state.pools["greeter"]
     backend = pool.backends["greeter-2"]
-    backend.in_flight = 7
+    backend.own = 7
     path = "/api/pools/greeter/backends/greeter-2"
     body = await changed(client, path, {"weight": 3})
     assert (body["weight"], body["state"], body["in_flight"]) == (3, "active", 7)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from random import Random
 
 from lb.balance import Balancer, policy_class
 from lb.core.backend import Backend, BackendSpec
 from lb.core.failure import Failure
-from lb.core.pool import Pool
+from lb.core.pool import ALL_OFF, Pool
+from lb.core.rules import PoolRules
 from tests.core.clock import VirtualClock
 
 
@@ -36,14 +37,33 @@ def made_pool(
     policy: str | type[Balancer] = FirstOfAll,
     seed: int = 1,
     starts_healthy: bool = True,
+    rules: PoolRules = ALL_OFF,
 ) -> Pool:
     """A pool of these backends on a virtual clock."""
     clock = VirtualClock()
     chosen = policy_class(policy) if isinstance(policy, str) else policy
-    pool = Pool("greeter", chosen(clock, Random(seed)), clock, starts_healthy)
+    pool = Pool("greeter", chosen(clock, Random(seed)), clock, starts_healthy, rules, Random(seed))
     if backends:
         pool.update(backends)
     return pool
+
+
+def passes(pool: Pool, seconds: float) -> None:
+    """Time passes, and what falls due happens."""
+    assert isinstance(pool.clock, VirtualClock)
+    pool.clock.advance(seconds)
+
+
+def ids(backends: Iterable[Backend]) -> list[str]:
+    return [backend.id for backend in backends]
+
+
+def attempted(pool: Pool, name: str, failure: Failure | None = None, status: int = 0) -> None:
+    """One attempt at this backend, whether it would be picked or not."""
+    backend = pool.backends[name]
+    started = pool.clock.time()
+    pool.start(backend)
+    pool.end(backend, started, failure, status or (200 if failure is None else 0))
 
 
 def picked(pool: Pool, tried: Sequence[Backend] = ()) -> Backend:

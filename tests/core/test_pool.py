@@ -10,11 +10,7 @@ from lb.balance import Balancer
 from lb.core.backend import ACTIVE, DISABLED, DRAINING, Backend, BackendSpec
 from lb.core.failure import BAD_REQUEST, CLIENT_GONE, NO_BACKENDS, NO_ELIGIBLE, RESET, Failure
 from lb.core.pool import REMEMBERED, Pool
-from tests.core.fleet import FirstOfAll, made_pool, numbered, picked, served, specs
-
-
-def ids(backends: Sequence[Backend]) -> list[str]:
-    return [backend.id for backend in backends]
+from tests.core.fleet import FirstOfAll, ids, made_pool, numbered, picked, served, specs
 
 
 class TestUpdate:

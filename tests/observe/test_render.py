@@ -16,7 +16,7 @@ def through_json(exchange):
 def test_a_plain_exchange_as_dict():
     pool = made_pool(5)
     a, _, c, d, e = pool.backends.values()
-    a.in_flight, c.in_flight = 4, 1
+    a.own, c.own = 4, 1
     pool.set_health(d, False)
     pool.set_state(e, "draining")
     attempt = made_attempt(pool)
@@ -102,7 +102,7 @@ def test_what_never_happened_is_null():
 def test_the_explanation_as_a_whole():
     pool = made_pool(4, seed=SEED_THAT_DRAWS_ONE_AND_TWO)
     for backend, load in zip(pool.backends.values(), (4, 12, 1, 0), strict=True):
-        backend.in_flight = load
+        backend.own = load
     pool.set_state(pool.backends["greeter-4"], "disabled")
     exchange = made_exchange(1, [made_attempt(pool)])
     exchange.bytes_in = 3000

@@ -1,0 +1,119 @@
+"""Who of the eligible backends gets only a share of what its weight says: newcomers and higher tiers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from lb.core.backend import Backend
+from lb.core.clock import Clock, Timer
+
+FIRST = 0.1
+"""With what part of its weight a backend begins."""
+
+SPARE = 1.4
+"""A tier takes all of the traffic while this many times its healthy part is at least all of it: with 72 %
+of its backends well, as Envoy has it (its overprovisioning factor)."""
+
+
+class SlowStart:
+    """Backends that have just come and get more from step to step, until they get all. Times in seconds.
+
+    A step is a fiftieth of the way, but no less than a second; `on_step` is called after each.
+    """
+
+    def __init__(self, seconds: float, clock: Clock, on_step: Callable[[], None]) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._on_step = on_step
+        self._since: dict[Backend, float] = {}
+        self._timer: Timer | None = None
+
+    def begin(self, backend: Backend) -> None:
+        """It is new, or back. From the start if it was on its way already."""
+        if self.seconds:
+            self._since[backend] = self._clock.time()
+            if self._timer is None:
+                self._step_later()
+
+    def end(self, backend: Backend) -> None:
+        """It is gone."""
+        self._since.pop(backend, None)
+
+    def configure(self, seconds: float) -> None:
+        self.seconds = seconds
+        if not seconds:
+            self.close()
+
+    def close(self) -> None:
+        """Everyone gets all."""
+        self._since.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def any(self) -> bool:
+        return bool(self._since)
+
+    def part(self, backend: Backend) -> float:
+        """How far a backend is, from `FIRST` to 1."""
+        since = self._since.get(backend)
+        if since is None:
+            return 1.0
+        return min(1.0, FIRST + (1.0 - FIRST) * (self._clock.time() - since) / self.seconds)
+
+    def _step_later(self) -> None:
+        self._timer = self._clock.call_later(max(1.0, self.seconds / 50), self._step)
+
+    def _step(self) -> None:
+        for backend in [each for each in self._since if self.part(each) >= 1.0]:
+            del self._since[backend]
+        self._timer = None
+        if self._since:
+            self._step_later()
+        self._on_step()
+
+
+def tier_health(active: Iterable[Backend], well: Iterable[Backend]) -> dict[int, float]:
+    """How much of all traffic each tier could take, from 0 to 1, the lowest tier first."""
+    size = Counter(backend.spec.tier for backend in active)
+    fit = Counter(backend.spec.tier for backend in well)
+    return {tier: min(1.0, SPARE * fit[tier] / size[tier]) for tier in sorted(size)}
+
+
+def tier_loads(health: Mapping[int, float]) -> dict[int, float]:
+    """What part of the traffic each tier gets: the lowest all that it can take, the next one what is left.
+
+    Where all of them together can't take it all, each gets more in proportion. Empty where none is well.
+    """
+    together = min(1.0, sum(health.values()))
+    loads, left = dict[int, float](), 1.0
+    for tier, part in health.items():
+        load = min(left, part / together) if together else 0.0
+        if load > 1e-9:
+            loads[tier] = load
+            left -= load
+    return loads
+
+
+def shares(
+    backends: Sequence[Backend], parts: Sequence[float], loads: Mapping[int, float], weighted: bool
+) -> list[float]:
+    """Of what each backend's weight says, the share that it gets: 1 for those that get the most.
+
+    `parts` are how far they are in their slow start, `loads` those of their tiers (none: there is but one).
+    If all are starting slowly, those that are furthest get all of their weight. `weighted` says whether
+    the policy goes by weights, or gives the same to all.
+    """
+    sums: dict[int, float] = {}
+    for backend, part in zip(backends, parts, strict=True):
+        weight = backend.configured_weight if weighted else 1
+        tier = backend.spec.tier if loads else 0
+        sums[tier] = sums.get(tier, 0.0) + weight * part
+    found = []
+    for backend, part in zip(backends, parts, strict=True):
+        tier = backend.spec.tier if loads else 0
+        found.append(part * (loads[tier] if loads else 1.0) / sums[tier])
+    most = max(found, default=1.0)
+    return [share / most for share in found]
