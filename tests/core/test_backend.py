@@ -2,7 +2,7 @@
 
 import pytest
 
-from lb.core.backend import ACTIVE, BOUNDS, DISABLED, DRAINING, Backend, BackendSpec, Histogram
+from lb.core.backend import ACTIVE, BOUNDS, DISABLED, DRAINING, Backend, BackendSpec, Ejection, Histogram
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,33 @@ def test_why_a_backend_is_excluded(state: str, healthy: bool, weight: int, reaso
     backend = Backend(BackendSpec("a", "h", 1, weight), healthy)
     backend.state = state
     assert backend.excluded == reason
+
+
+def test_who_is_out_or_stands_by_says_so_after_what_is_graver() -> None:
+    backend = Backend(BackendSpec("a", "h", 1))
+    backend.standby = True
+    assert backend.excluded == "standby"
+    backend.ejection = Ejection("ejected (5 failures in a row, for 10 s)", 10.0)
+    assert backend.excluded == "ejected (5 failures in a row, for 10 s)"
+    backend.ejection.closed = False
+    assert backend.excluded == "standby"
+    backend.healthy = False
+    assert backend.excluded == "unhealthy"
+
+
+@pytest.mark.parametrize(
+    ("state", "weight", "judged", "active"),
+    [
+        (ACTIVE, 1, True, True),
+        (ACTIVE, 0, True, False),
+        (ACTIVE, 1, False, False),
+        (DRAINING, 1, True, False),
+    ],
+)
+def test_who_is_meant_to_serve(state: str, weight: int, judged: bool, active: bool) -> None:
+    backend = Backend(BackendSpec("a", "h", 1, weight), judged)
+    backend.state = state
+    assert backend.active is active
 
 
 class TestHistogram:

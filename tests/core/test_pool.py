@@ -1,16 +1,18 @@
 """The pool: one place that diffs the set, picks from it, and counts for it."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
 import pytest
 
-from lb.balance import Balancer
+from lb.balance import Balancer, policies, policy_class
 from lb.core.backend import ACTIVE, DISABLED, DRAINING, Backend, BackendSpec
-from lb.core.failure import BAD_REQUEST, CLIENT_GONE, NO_BACKENDS, NO_ELIGIBLE, RESET, Failure
+from lb.core.failure import AT_LIMIT, BAD_REQUEST, CLIENT_GONE, NO_BACKENDS, NO_ELIGIBLE, RESET, Failure
 from lb.core.pool import REMEMBERED, Pool
-from tests.core.fleet import FirstOfAll, ids, made_pool, numbered, picked, served, specs
+from lb.core.rules import PoolRules, RetryRules
+from tests.core.fleet import FirstOfAll, ids, load, made_pool, numbered, picked, served, specs
 
 
 class TestUpdate:
@@ -348,3 +350,94 @@ def test_a_policy_that_fails_in_a_hook_costs_no_request(hook: str, monkeypatch: 
     pool.end(backend, 0.0, None, 200)
     assert (backend.in_flight, backend.requests) == (0, {200: 1})
     assert pool.policy_errors == 1
+
+
+class Counting(FirstOfAll):
+    """Counts attempts by itself, as a policy may."""
+
+    def rebuild(self, backends: Sequence[Backend]) -> None:
+        self.counts = {backend: getattr(self, "counts", {}).get(backend, 0) for backend in backends}
+
+    def on_start(self, backend: Backend) -> None:
+        self.counts[backend] += 1
+
+    def on_end(self, backend: Backend, started: float, failure: Failure | None) -> None:
+        self.counts[backend] -= 1
+        assert self.counts[backend] >= 0
+
+
+class TestAReload:
+    """Rules and policy may change under traffic."""
+
+    @pytest.mark.parametrize("policy", [Counting, *policies().values()])
+    def test_a_new_policy_knows_what_is_in_flight(self, policy: type[Balancer]) -> None:
+        pool = made_pool(specs(a=1, b=1, c=1))
+        started = pool.clock.time()
+        load(pool, a=2, b=1)
+        pool.replace_policy(policy(pool.clock, Random(1)))
+        for name in "aab":
+            pool.end(pool.backends[name], started, None, 200)
+        new = served(pool, 30)
+        assert pool.policy_errors == 0
+        assert pool.policy_name.endswith(policy.__dict__.get("name") or policy.__qualname__)
+        if policy is Counting:
+            assert isinstance(pool.policy, Counting)
+            assert set(pool.policy.counts.values()) == {0}
+        elif policy.name in ("least_request", "round_robin"):
+            assert Counter(new) == {"a": 10, "b": 10, "c": 10}
+
+    def test_the_least_busy_is_known_at_once_and_after_the_old_ones_have_ended(self) -> None:
+        pool = made_pool(specs(a=1, b=1), "round_robin")
+        started = pool.clock.time()
+        load(pool, a=3)
+        pool.replace_policy(policy_class("least_request")(pool.clock, Random(1)))
+        assert picked(pool).id == "b"
+        load(pool, b=1)
+        for _ in range(3):
+            pool.end(pool.backends["a"], started, None, 200)
+        assert picked(pool).id == "a"
+
+    def test_a_failing_policy_is_told_of_again_after_another_one(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        pool = made_pool(specs(a=1, b=1), TestAPolicyThatFails.Raising)
+        picked(pool)
+        pool.replace_policy(TestAPolicyThatFails.Raising(pool.clock, Random(1)))
+        picked(pool)
+        picked(pool)
+        assert (pool.policy_errors, len(caplog.records)) == (3, 2)
+
+    def test_rules_come_and_go(self) -> None:
+        pool = made_pool(specs(a=1, b=1))
+        assert pool.budget is None
+        pool.configure(PoolRules(retries=RetryRules(share=0.5, least=1), queue=3))
+        budget = pool.budget
+        assert budget is not None
+        assert (budget.share, budget.least, pool.waiting.most) == (0.5, 1, 3)
+        assert [budget.take(1000.0) for _ in range(11)] == [True] * 10 + [False]
+        pool.configure(PoolRules(retries=RetryRules(share=0.1, least=1)))
+        assert pool.budget is budget, "what was taken is taken"
+        assert not budget.take(1000.0)
+        pool.configure(PoolRules())
+        assert (pool.budget, pool.waiting.most) == (None, 0)
+
+    def test_attempts_are_counted_from_the_first(self) -> None:
+        pool = made_pool(specs(a=1, b=1))
+        load(pool, a=2)
+        pool.configure(PoolRules(requests=2))
+        assert pool.pick(None) is AT_LIMIT
+
+
+def test_a_backend_is_announced_before_it_can_be_picked() -> None:
+    pool = made_pool()
+    told: list[tuple[str, list[str]]] = []
+    pool.on_added = lambda backend: told.append((backend.id, ids(pool.eligible)))
+    pool.update(specs(a=1))
+    pool.update(specs(a=1, b=1))
+    assert told == [("a", []), ("b", ["a"])]
+
+
+def test_retries_are_counted_where_they_were_needed() -> None:
+    pool = made_pool(specs(a=1, b=1))
+    pool.retried(pool.backends["a"])
+    assert [backend.retries for backend in pool.backends.values()] == [1, 0]
