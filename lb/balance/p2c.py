@@ -24,10 +24,11 @@ class PowerOfTwo(Balancer, name="p2c"):
     def pick(self, request: Request | None, backends: Sequence[Backend]) -> Backend:
         shares = self.shares if backends is self.shares.backends else Shares(backends)
         self.looked = a, b = two_of(shares, self.rng)
-        if a.in_flight == b.in_flight:
+        busy_a, busy_b = a.in_flight, b.in_flight
+        if busy_a == busy_b:
             return a  # drawn first by weight: exactly its share
         if a.weight == b.weight:
-            return a if a.in_flight < b.in_flight else b
-        for_a = a.weight / (a.in_flight + 1)
-        for_b = b.weight / (b.in_flight + 1)
+            return a if busy_a < busy_b else b
+        for_a = a.weight / (busy_a + 1)
+        for_b = b.weight / (busy_b + 1)
         return a if self.rng.random() * (for_a + for_b) < for_a else b

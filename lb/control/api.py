@@ -65,7 +65,7 @@ async def _change_backend(request: web.Request) -> web.Response:
         pool.set_weight(backend, changes["weight"])
     if "state" in changes:
         pool.set_state(backend, changes["state"])
-    return as_json(backend_view(state, backend, state.probers.get(pool.name)))
+    return as_json(backend_view(state, pool, backend))
 
 
 def _checked(body: dict[str, Any]) -> dict[str, Any]:

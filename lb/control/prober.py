@@ -16,7 +16,7 @@ import aiohttp
 from yarl import URL
 
 from lb import __version__
-from lb.core.backend import Backend
+from lb.core.backend import DISABLED, Backend
 from lb.core.health import Health
 from lb.core.pool import Pool
 
@@ -71,7 +71,8 @@ class _Probing:
 class Prober:
     """Probes the backends of one pool, each in a task of its own, and tells the pool who is up.
 
-    Every probe opens a new connection, so that a backend that accepts none any more is noticed.
+    Every probe opens a new connection, so that a backend that accepts none any more is noticed. One that is
+    disabled is left alone.
     """
 
     def __init__(self, pool: Pool, check: HealthCheck, rng: random.Random | None = None) -> None:
@@ -135,11 +136,14 @@ class Prober:
         now = monotonic
         await asyncio.sleep(delay)
         while True:
-            began = now()
-            good, reason = await self._probe(probing.backend)
-            ended = now()
-            probing.last = ProbeResult(good, reason, began, ended - began)
-            self._judge(probing, good, reason)
+            began = ended = now()
+            if probing.backend.state == DISABLED:
+                probing.health = Health(self.check.rise, self.check.fall)  # who knows what is done to it
+            else:
+                good, reason = await self._probe(probing.backend)
+                ended = now()
+                probing.last = ProbeResult(good, reason, began, ended - began)
+                self._judge(probing, good, reason)
             interval = self.check.interval * self._rng.uniform(0.9, 1.1)
             await asyncio.sleep(max(0.0, began + interval - ended))
 

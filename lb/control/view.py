@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lb.control.prober import Prober, ProbeResult
+from lb.control.prober import ProbeResult
 from lb.control.state import AdminState
-from lb.core.backend import Backend, Histogram
+from lb.core.backend import Backend, Ejection, Histogram
 from lb.core.pool import Pool
 from lb.observe.metrics import backend_states
 from lb.observe.timestamp import iso_time
@@ -14,7 +14,6 @@ from lb.observe.timestamp import iso_time
 
 def pool_view(state: AdminState, pool: Pool) -> dict[str, Any]:
     """A pool with all its backends, whoever is excluded too."""
-    prober = state.probers.get(pool.name)
     return {
         "name": pool.name,
         "policy": pool.policy_name,
@@ -22,24 +21,36 @@ def pool_view(state: AdminState, pool: Pool) -> dict[str, Any]:
         "eligible": len(pool.eligible),
         "total": len(pool.backends),
         "states": backend_states(pool),
+        "panic": pool.view.panic or None,
+        "in_flight": pool.in_flight,
+        "waiting": len(pool.waiting),
         "rejected": dict(pool.rejected),
-        "backends": [backend_view(state, backend, prober) for backend in pool.backends.values()],
+        "backends": [backend_view(state, pool, backend) for backend in pool.backends.values()],
     }
 
 
-def backend_view(state: AdminState, backend: Backend, prober: Prober | None) -> dict[str, Any]:
-    """A backend: its state, its load, and what it has done so far. Times in ms, sizes in bytes."""
+def backend_view(state: AdminState, pool: Pool, backend: Backend) -> dict[str, Any]:
+    """A backend: its state, its load, and what it has done so far. Times in ms, sizes in bytes.
+
+    `share` is what part of its weight counts at the moment, `in_flight` counts all worker processes.
+    """
+    prober = state.probers.get(pool.name)
     last = None if prober is None else prober.last(backend)
     return {
         "id": backend.id,
         "address": backend.spec.address,
         "weight": backend.configured_weight,
+        "share": round(backend.share, 3),
+        "tier": backend.spec.tier,
         "state": backend.state,
         "healthy": backend.healthy,
         "excluded": backend.excluded or None,
+        "ejection": None if backend.ejection is None else _ejection(pool, backend.ejection),
         "in_flight": backend.in_flight,
         "requests": {str(status): count for status, count in sorted(backend.requests.items())},
         "failures": dict(backend.failures),
+        "retries": backend.retries,
+        "ejections": backend.ejections,
         "checks": dict(backend.checks),
         "last_probe": None if last is None else _probe(state, last),
         "sent": backend.sent,
@@ -48,6 +59,12 @@ def backend_view(state: AdminState, backend: Backend, prober: Prober | None) -> 
         "first_byte": _summary(backend.first_byte),
         "connect": _summary(backend.connect),
     }
+
+
+def _ejection(pool: Pool, ejection: Ejection) -> dict[str, Any]:
+    """It goes on when it is over, until a request has tried the backend."""
+    left = max(0.0, ejection.until - pool.clock.time())
+    return {"reason": ejection.reason, "left_ms": round(left * 1e3), "tried": ejection.trial}
 
 
 def _probe(state: AdminState, last: ProbeResult) -> dict[str, Any]:

@@ -76,9 +76,13 @@ class Outliers:
             ejection.earlier = backend.own - 1
             self.fleet.refresh()
 
-    def on_end(self, backend: Backend, started: float, failure: Failure | None, status: int) -> None:
+    def on_end(
+        self, backend: Backend, started: float, failure: Failure | None, status: int, stale: bool
+    ) -> None:
         """An attempt has ended, badly or at a backend that has failed before. It was picked at `started`."""
-        bad = status in self.rules.statuses or (failure is not None and failure.fault == BACKEND)
+        bad = status in self.rules.statuses
+        if failure is not None and failure.fault == BACKEND and not stale:
+            bad = True
         ejection = backend.ejection
         if ejection is not None:
             if ejection.trial:
@@ -102,7 +106,7 @@ class Outliers:
             log.info("pool %s: backend %s is back", self.fleet.name, backend.id)
             self._release(backend, ejection)
             self.fleet.recovered(backend)
-        else:  # nobody knows: the client left
+        else:  # nobody knows: the client left, or an idle connection had broken
             ejection.closed = ejection.trial = False
             self.fleet.refresh()
 

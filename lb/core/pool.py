@@ -458,12 +458,14 @@ class Pool:
         sent: int = 0,
         received: int = 0,
         ended: float = 0.0,
+        stale: bool = False,
     ) -> None:
         """An attempt ends, with its last byte or its failure. Exactly once per start.
 
         `started` is when it was picked, by the pool's clock; `first_byte` when the response head came (0:
         never); `status` is 0 where there was no answer; `sent` and `received` are bytes of the bodies;
-        `ended` is now, where the caller has just asked the clock.
+        `ended` is now, where the caller has just asked the clock. `stale` is a failure because an idle
+        connection had been closed under it: it says nothing of how the backend is.
         """
         own = backend.own = backend.own - 1
         self.in_flight -= 1
@@ -492,7 +494,7 @@ class Pool:
         if outliers is not None and (
             backend.failed_in_row or failure is not None or status >= outliers.least_status
         ):
-            outliers.on_end(backend, started, failure, status)
+            outliers.on_end(backend, started, failure, status, stale)
         if self._waiters:
             self._wake(backend)
 

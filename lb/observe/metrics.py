@@ -16,7 +16,7 @@ from lb.observe.exposition import Family, Sample, labels
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-STATES = ("eligible", "unhealthy", "draining", "disabled", "weight_0")
+STATES = ("eligible", "unhealthy", "ejected", "standby", "draining", "disabled", "weight_0")
 
 T = TypeVar("T")
 Counts = Mapping[str, int] | Mapping[int, int]
@@ -172,6 +172,8 @@ class LbCollector:
         yield Family("lb_backend_connections", "gauge", help, _split(rows, "state", self._connections))
         for name, help, key, by in _BACKEND_COUNTERS:
             yield Family(name, "counter", help, _split(rows, key, by))
+        for name, help, of in _BACKEND_TOTALS:
+            yield Family(name, "counter", help, _each(rows, of))
         for name, help, of in _BACKEND_HISTOGRAMS:
             yield Family(name, "histogram", help, _each(rows, of))
 
@@ -201,6 +203,18 @@ _BACKEND_COUNTERS: tuple[tuple[str, str, str, Callable[[Backend], Counts]], ...]
         lambda backend: {"sent": backend.sent, "received": backend.received},
     ),
 )
+_BACKEND_TOTALS: tuple[tuple[str, str, Callable[[Backend], int | Histogram]], ...] = (
+    (
+        "lb_backend_retries_total",
+        "Attempts that failed at a backend and were made up for by another one.",
+        attrgetter("retries"),
+    ),
+    (
+        "lb_backend_ejections_total",
+        "How often a backend was ejected for its failures.",
+        attrgetter("ejections"),
+    ),
+)
 _BACKEND_HISTOGRAMS: tuple[tuple[str, str, Callable[[Backend], int | Histogram]], ...] = (
     (
         "lb_backend_request_duration_seconds",
@@ -220,6 +234,18 @@ def _of_pools(pools: Mapping[str, Pool]) -> Iterator[Family]:
     rows = [(labels(pool=name), pool) for name, pool in pools.items()]
     yield Family("lb_pool_backends", "gauge", "Backends by state.", _split(rows, "state", backend_states))
     yield Family(
+        "lb_pool_queue_length",
+        "gauge",
+        "Requests that wait for a free backend.",
+        _each(rows, lambda pool: len(pool.waiting)),
+    )
+    yield Family(
+        "lb_pool_panic",
+        "gauge",
+        "Whether so few backends can be used that all are.",
+        _each(rows, lambda pool: int(pool.panic)),
+    )
+    yield Family(
         "lb_pool_rejected_total",
         "counter",
         "Requests for which a pool had no backend.",
@@ -237,7 +263,7 @@ def backend_states(pool: Pool) -> dict[str, int]:
     """How many backends of a pool are in each state, those of none included."""
     counts = dict.fromkeys(STATES, 0)
     for backend in pool.backends.values():
-        state = (backend.excluded or "eligible").replace(" ", "_")
+        state = (backend.excluded or "eligible").partition(" (")[0].replace(" ", "_")
         counts[state] = counts.get(state, 0) + 1
     return counts
 

@@ -100,6 +100,7 @@ def _left_out(view: PoolView) -> dict[str, Any]:
     return {
         "excluded": [{"id": name, "reason": why} for name, why in view.excluded],
         "excluded_total": view.excluded_total,
+        "panic": view.panic or None,
     }
 
 
@@ -180,6 +181,8 @@ def _explain_pick(attempt: dict[str, Any]) -> Iterator[str]:
     compared = f"; compared were {_and(drawn)}" if len(drawn) > 1 else ""
     if total > 1:
         yield f"  {total} candidates{compared}."
+    if pick["panic"]:
+        yield f"  All active backends are candidates, well or not: {pick['panic']}."
     yield f"  Picked {attempt['backend']}: {pick['reason']}."
     yield ""
     rows = [("   ", "backend", "in flight", "weight", "")]

@@ -16,8 +16,9 @@ import lb
 import lb.balance
 from lb.balance import policies
 from lb.core.backend import ACTIVE, DISABLED, DRAINING, Backend, BackendSpec
-from lb.core.failure import NO_BACKENDS, NO_ELIGIBLE, RESET, Failure
+from lb.core.failure import AT_LIMIT, NO_BACKENDS, NO_ELIGIBLE, RESET, Failure
 from lb.core.pool import Pool
+from lb.core.rules import OutlierRules, PoolRules
 from tests.balance.chance import assert_shares, draws_to_reach
 from tests.balance.watched import watch
 from tests.core.clock import VirtualClock
@@ -253,6 +254,40 @@ happenings = st.lists(
     ),
     max_size=60,
 )
+
+
+ALL_ON = PoolRules(
+    slow_start=5.0,
+    panic_threshold=0.3,
+    requests_per_backend=3,
+    requests=8,
+    outliers=OutlierRules(consecutive_failures=2, ejection=1.0, failure_rate=0.5, minimum_requests=3),
+)
+
+
+@every_policy
+@settings(max_examples=60, deadline=None)
+@given(steps=happenings, tiers=st.lists(st.integers(0, 2), min_size=5, max_size=5))
+def test_whatever_happens_with_all_rules_on_the_policy_copes(
+    policy: str, steps: list[Step], tiers: list[int]
+) -> None:
+    made = [BackendSpec(name, f"{name}.test", 1, 2, tier) for name, tier in zip("abcde", tiers, strict=True)]
+    pool = made_pool(made, policy, rules=ALL_ON)
+    traffic = Traffic(pool)
+    for step in steps:
+        if step.what not in ("request", "reset") or pool.pick(None) is not AT_LIMIT:
+            step.happen(traffic)
+        chosen = pool.pick(None)
+        if isinstance(chosen, Backend):
+            assert chosen in pool.eligible
+            assert chosen.state == ACTIVE
+            assert chosen.in_flight < 3
+            assert pool.in_flight < 8
+        assert all(each.weight >= 1 and each.share <= 1.0 for each in pool.eligible)
+        assert not pool.eligible or max(each.share for each in pool.eligible) == 1.0
+    traffic.clock.advance(10.0)
+    assert all(backend.in_flight == 0 for backend in traffic.seen)
+    assert (pool.in_flight, pool.policy_errors) == (0, 0)
 
 
 @every_policy

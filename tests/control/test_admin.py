@@ -18,8 +18,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from lb.control.admin import BODY_AT_MOST, AdminServer, build_admin
 from lb.control.prober import HealthCheck, Prober
 from lb.control.state import AdminState
-from lb.core.backend import BackendSpec
+from lb.core.backend import BackendSpec, Ejection
 from lb.core.failure import NO_ROUTE, RESPONSE_TIMEOUT
+from lb.core.rules import OutlierRules, PoolRules
 from lb.observe.metrics import ClientMetrics, LbCollector, ReloadState
 from lb.observe.records import RequestRecords
 from lb.observe.render import as_dict
@@ -160,19 +161,35 @@ async def test_pools_say_everything_of_their_backends(client, state):
         "policy_errors": 0,
         "eligible": 2,
         "total": 3,
-        "states": {"eligible": 2, "unhealthy": 1, "draining": 0, "disabled": 0, "weight_0": 0},
+        "states": {
+            "eligible": 2,
+            "unhealthy": 1,
+            "ejected": 0,
+            "standby": 0,
+            "draining": 0,
+            "disabled": 0,
+            "weight_0": 0,
+        },
+        "panic": None,
+        "in_flight": 1,
+        "waiting": 0,
         "rejected": {},
     }
     assert backends[0] == {
         "id": "greeter-1",
         "address": "10.0.0.1:9000",
         "weight": 1,
+        "share": 1.0,
+        "tier": 0,
         "state": "active",
         "healthy": True,
         "excluded": None,
+        "ejection": None,
         "in_flight": 1,
         "requests": {"200": 2, "503": 1},
         "failures": {},
+        "retries": 0,
+        "ejections": 0,
         "checks": {"success": 0, "failure": 0},
         "last_probe": None,
         "sent": 30,
@@ -183,6 +200,20 @@ async def test_pools_say_everything_of_their_backends(client, state):
     }
     assert (backends[1]["excluded"], backends[1]["failures"]) == ("unhealthy", {"response_timeout": 1})
     assert await got(client, "/api/pools/greeter") == {**greeter, "backends": backends}
+
+
+async def test_who_is_out_is_shown_with_the_time_left(client, state):
+    pool = state.pools["greeter"]
+    pool.rules = PoolRules(outliers=OutlierRules(), panic_threshold=0.9)
+    backend = pool.backends["greeter-1"]
+    backend.ejection = Ejection("ejected (5 failures in a row, for 10 s)", pool.clock.time() + 7.25)
+    pool.refresh()
+    greeter = await got(client, "/api/pools/greeter")
+    assert greeter["panic"] == "only 2 of 3 can be used, less than 90%"
+    assert greeter["states"]["ejected"] == 1
+    shown = greeter["backends"][0]
+    assert shown["excluded"] == "ejected (5 failures in a row, for 10 s)"
+    assert shown["ejection"] == {"reason": shown["excluded"], "left_ms": 7250, "tried": False}
 
 
 async def test_the_last_probe_is_shown(client, state):

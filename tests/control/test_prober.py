@@ -14,7 +14,7 @@ import pytest
 
 from lb import __version__
 from lb.control.prober import BODY, HealthCheck, Prober
-from lb.core.backend import BackendSpec
+from lb.core.backend import ACTIVE, DISABLED, BackendSpec
 from tests.control.fleet import Replica, WatchedPool, answer, replica, spec
 
 QUICK = HealthCheck(interval=0.02, timeout=5.0, rise=2, fall=3)
@@ -105,6 +105,24 @@ async def test_a_single_bad_probe_changes_nothing():
                 await asked(server, 2)
                 assert backend.checks["failure"] - bad_before == 1
                 assert backend.healthy
+
+
+async def test_one_that_is_disabled_is_left_alone_and_judged_anew_afterwards():
+    async with replica() as server:
+        pool = WatchedPool(spec(server.port))
+        [backend] = pool.backends.values()
+        async with probing(pool):
+            await pool.until(backend, True)
+            pool.set_state(backend, DISABLED)
+            await asyncio.sleep(3 * QUICK.interval)  # for a probe that is on its way
+            probes = len(server.asked)
+            server.answer = answer(503)
+            await asyncio.sleep(5 * QUICK.interval)
+            assert len(server.asked) == probes
+            failures = backend.checks["failure"]
+            pool.set_state(backend, ACTIVE)
+            await pool.until(backend, False)
+            assert backend.checks["failure"] == failures + 1
 
 
 async def test_what_a_probe_asks():

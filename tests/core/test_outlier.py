@@ -75,6 +75,23 @@ class TestInARow:
         fails(pool, "b0", 1)
         assert out(pool) == ["b0"]
 
+    def test_neither_is_an_idle_connection_that_had_broken(self) -> None:
+        """A backend that restarts closes all of them; each is noticed by the request that takes it."""
+        pool = made()
+        fails(pool, "b0", 4)
+        backend = pool.backends["b0"]
+        for _ in range(10):
+            pool.start(backend)
+            pool.end(backend, pool.clock.time(), RESET, stale=True)
+        assert out(pool) == []
+        assert backend.failures == {"reset": 14}
+        fails(pool, "b0", 1)
+        passes(pool, 10.0)
+        pool.start(backend)
+        assert out(pool) == ["b0"]
+        pool.end(backend, pool.clock.time(), RESET, stale=True)
+        assert out(pool) == [], "the next request tries it"
+
     def test_off(self) -> None:
         pool = made(replace(DEFAULT, consecutive_failures=0))
         fails(pool, "b0", 100)

@@ -8,10 +8,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from lb.core.backend import Histogram
+from lb.core.backend import Ejection, Histogram
 from lb.core.failure import CONNECT_FAILED, NO_BACKENDS
 from lb.core.pool import Pool
-from lb.observe.metrics import ClientMetrics, LbCollector, ReloadState
+from lb.observe.metrics import STATES, ClientMetrics, LbCollector, ReloadState
 from tests.observe.made import made_exchange, made_pool
 from tests.tools import need
 
@@ -67,12 +67,18 @@ def value(found, name, **labels):
 
 @pytest.mark.parametrize(("accept", "parse"), [("", parse_text), (OPENMETRICS, parse_openmetrics)])
 def test_all_that_is_counted_is_on_the_page(accept, parse):
-    pool = busy_pool()
-    _, second, third = pool.backends.values()
+    pool = busy_pool(4)
+    _, second, third, fourth = pool.backends.values()
+    second.retries, second.ejections = 3, 2
+    fourth.ejection = Ejection("ejected (5 failures in a row, for 10 s)", 110.0)
     pool.set_health(second, False)
     pool.set_weight(third, 0)
     pool.rejected[NO_BACKENDS.name] = 4
     pool.policy_errors = 2
+    pool.refresh()
+    pool.panic = True
+    pool.waiting.most = 2
+    pool.waiting.join(object())
     found = samples(page(made_collector(pool, made_pool(0, "empty")), accept), parse)
 
     def of(name, **labels):
@@ -95,7 +101,7 @@ def test_all_that_is_counted_is_on_the_page(accept, parse):
     assert of("lb_backend_up", **labels) == 0
     assert of("lb_backend_up", pool="greeter", backend="greeter-1") == 1
     assert of("lb_backend_weight", **labels) == 1
-    assert of("lb_backend_in_flight", pool="greeter", backend="greeter-3") == 1
+    assert of("lb_backend_in_flight", pool="greeter", backend="greeter-4") == 1
     assert of("lb_backend_connections", **labels, state="active") == 2
     assert of("lb_backend_connections", **labels, state="idle") == 5
     assert of("lb_backend_requests_total", **labels, code="200") == 2
@@ -110,11 +116,16 @@ def test_all_that_is_counted_is_on_the_page(accept, parse):
     assert of("lb_backend_first_byte_seconds_count", **labels) == 3
     assert of("lb_backend_connect_seconds_bucket", **labels, le="0.0005") == 0
     assert of("lb_backend_connect_seconds_bucket", **labels, le="0.001") == 1
-    states = {"eligible": 1, "unhealthy": 1, "draining": 0, "disabled": 0, "weight_0": 1}
+    assert of("lb_backend_retries_total", **labels) == 3
+    assert of("lb_backend_ejections_total", **labels) == 2
+    states = dict.fromkeys(STATES, 0) | {"eligible": 1, "unhealthy": 1, "weight_0": 1, "ejected": 1}
     for state, count in states.items():
         assert of("lb_pool_backends", pool="greeter", state=state) == count
         assert of("lb_pool_backends", pool="empty", state=state) == 0
     assert of("lb_pool_rejected_total", pool="greeter", failure="no_backends") == 4
+    assert of("lb_pool_queue_length", pool="greeter") == 1
+    assert of("lb_pool_panic", pool="greeter") == 1
+    assert of("lb_pool_panic", pool="empty") == 0
     assert of("lb_policy_errors_total", pool="greeter") == 2
     assert of("process_resident_memory_bytes") > 1e6
 

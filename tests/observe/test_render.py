@@ -3,6 +3,7 @@
 import json
 
 from lb.core.failure import CONNECT_FAILED, NO_ELIGIBLE, RESET, RESPONSE_TIMEOUT
+from lb.core.rules import PoolRules
 from lb.observe.render import as_dict, explain
 from tests.observe.made import EPOCH, made_attempt, made_exchange, made_pool
 
@@ -81,6 +82,17 @@ def test_of_a_large_pool_only_what_was_drawn_and_always_the_picked_one():
     assert candidate["picked"]
     assert candidate["in_flight"] is None
     assert "and 39 more" in explain(blind)
+
+
+def test_panic_is_explained():
+    pool = made_pool()
+    pool.configure(PoolRules(panic_threshold=0.5))
+    for backend in list(pool.backends.values())[:2]:
+        pool.set_health(backend, False)
+    record = through_json(made_exchange(1, [made_attempt(pool)]))
+    assert record["attempts"][0]["pick"]["panic"] == "only 1 of 3 can be used, less than 50%"
+    assert "well or not: only 1 of 3 can be used, less than 50%." in explain(record)
+    assert record["attempts"][0]["pick"]["candidates_total"] == 3
 
 
 def test_what_never_happened_is_null():
