@@ -16,6 +16,7 @@ from lb.balance import Balancer
 class FewestBytes(Balancer):
     """The backend that has served the fewest bytes so far: evens out downloads of very different sizes."""
 
+    weighted = False  # it looks at no weights
     reason = "it has served the fewest bytes so far"
 
     def pick(self, request, backends):

@@ -32,7 +32,7 @@ from lb.core.message import Request
 from lb.core.outlier import Outliers
 from lb.core.queue import Waiter, Waiting
 from lb.core.rules import PoolRules
-from lb.core.share import SlowStart, shares, tier_health, tier_loads
+from lb.core.share import SlowStart, serving, shares
 
 log = logging.getLogger("lb.pool")
 
@@ -264,7 +264,7 @@ class Pool:
         chosen = [backend for backend in backends if not backend.excluded]
         loads, panic = dict[int, float](), ""
         if self._tiered or self.rules.panic_threshold:
-            chosen, loads, panic = self._weighed_up(chosen)
+            chosen, loads, panic = serving(backends, chosen, self.rules.panic_threshold)
         self.panic = bool(panic)
         for backend in backends:
             backend.candidate_of = None
@@ -289,21 +289,6 @@ class Pool:
             self._policy_failed(error)
         if self._waiters:
             self._wake(None)
-
-    def _weighed_up(self, well: list[Backend]) -> tuple[list[Backend], dict[int, float], str]:
-        """Who of those that are well serves, the load of each tier, and if so, why all active ones do."""
-        active = [backend for backend in self.backends.values() if backend.active]
-        health = tier_health(active, well)
-        share, least = len(well) / len(active) if active else 1.0, self.rules.panic_threshold
-        # Several tiers can take it all while most backends of one are ill; then there is no need for panic.
-        if share < least and (len(health) == 1 or sum(health.values()) < 1.0):
-            return active, {}, f"only {len(well)} of {len(active)} can be used, less than {least:.0%}"
-        if len(health) < 2:
-            return well, {}, ""
-        loads = tier_loads(health)
-        for backend in well:
-            backend.standby = backend.spec.tier not in loads
-        return [backend for backend in well if not backend.standby], loads, ""
 
     def _set_shares(self, chosen: Sequence[Backend], loads: dict[int, float]) -> None:
         """Newcomers and tiers: less of the weight, or for a policy that knows no weights a share to draw."""
@@ -508,14 +493,14 @@ class Pool:
 
     # --- who waits ---
 
-    def wait(self, waiter: Waiter) -> bool:
+    def wait(self, waiter: Waiter, first: bool = False) -> bool:
         """Waits for its turn, after a pick that was `AT_LIMIT`; false where the queue is full.
 
         Its `on_turn` is called once, as soon as a backend is free or none is left, from within whatever
         brought that about: the end of another attempt, a change of health. It is to pick there and then, with
-        `waited`.
+        `waited`. Should that be `AT_LIMIT`, since another process was quicker, it waits on as the `first`.
         """
-        if not self.waiting.join(waiter):
+        if not self.waiting.join(waiter, first):
             return False
         if self._looking is None and any(backend.shared is not None for backend in self.eligible):
             self._looking = self.clock.call_later(LOOK_AGAIN, self._look_again)
@@ -544,12 +529,10 @@ class Pool:
             return
         self._waking, self._woken_within = True, False
         try:
-            for _ in range(len(self._waiters)):
+            while self._waiters and (self._has_room(freed) or not self.eligible):
+                self.waiting.next().on_turn()
                 if self._woken_within:
                     freed = None
-                if not self._waiters or (self.eligible and not self._has_room(freed)):
-                    break
-                self.waiting.next().on_turn()
         finally:
             self._waking = False
 

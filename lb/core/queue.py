@@ -26,14 +26,19 @@ class Waiting:
     def __len__(self) -> int:
         return len(self.waiters)
 
-    def join(self, waiter: Waiter) -> bool:
-        """Waits behind all others; false if there is no place left. Who waits already keeps its place."""
+    def join(self, waiter: Waiter, first: bool = False) -> bool:
+        """Waits behind all others; false if there is no place left. Who waits already keeps its place.
+
+        Who had its turn in vain waits on as the `first`, and always finds a place.
+        """
         waiters = self.waiters
         if waiter in waiters:
             return True
-        if len(waiters) >= self.most:
+        if len(waiters) >= self.most and not first:
             return False
         waiters[waiter] = None
+        if first:
+            waiters.move_to_end(waiter, last=False)
         return True
 
     def leave(self, waiter: Waiter) -> None:

@@ -1,4 +1,4 @@
-"""Who of the eligible backends gets only a share of what its weight says: newcomers and higher tiers."""
+"""Who of a pool serves, and who gets only a share of what its weight says: newcomers and higher tiers."""
 
 from __future__ import annotations
 
@@ -73,6 +73,27 @@ class SlowStart:
         if self._since:
             self._step_later()
         self._on_step()
+
+
+def serving(
+    backends: Iterable[Backend], well: list[Backend], panic_threshold: float
+) -> tuple[list[Backend], dict[int, float], str]:
+    """Who of those that are well serves, and the load of each tier (none: there is but one).
+
+    Where less than a share of `panic_threshold` is well, all that are meant to serve do, and the third says
+    why. Several tiers may take it all while most backends of one are ill; then there is no need for panic.
+    """
+    active = [backend for backend in backends if backend.active]
+    health = tier_health(active, well)
+    share = len(well) / len(active) if active else 1.0
+    if share < panic_threshold and (len(health) == 1 or sum(health.values()) < 1.0):
+        return active, {}, f"only {len(well)} of {len(active)} can be used, less than {panic_threshold:.0%}"
+    if len(health) < 2:
+        return well, {}, ""
+    loads = tier_loads(health)
+    for backend in well:
+        backend.standby = backend.spec.tier not in loads
+    return [backend for backend in well if not backend.standby], loads, ""
 
 
 def tier_health(active: Iterable[Backend], well: Iterable[Backend]) -> dict[int, float]:

@@ -169,6 +169,21 @@ class TestQueue:
         ended(pool, started[0])
         assert last.got is started[0]
 
+    def test_who_comes_while_others_are_called_is_called_too(self) -> None:
+        pool = made(count=1)
+        fill(pool)
+        newcomer = Someone(pool)
+
+        class BringsAnother(Someone):
+            def on_turn(self) -> None:
+                assert pool.pick(None) is AT_LIMIT
+                assert pool.wait(newcomer)
+
+        assert pool.wait(BringsAnother(pool))
+        assert pool.wait(Someone(pool, fails=True))
+        ended(pool, pool.backends["b0"])
+        assert newcomer.got is pool.backends["b0"]
+
     def test_a_thousand_that_fail_at_once_are_no_call_within_a_call(self) -> None:
         pool = made(queue=5000)
         started = fill(pool)
@@ -279,6 +294,26 @@ class TestOtherProcesses:
     def test_a_backends_limit_is_for_all_of_them(self) -> None:
         pool = shared(Table(b0=2, b1=1), per_backend=3)
         assert sorted(backend.id for backend in fill(pool)) == ["b0", "b1", "b1"]
+
+    def test_who_is_forestalled_by_them_keeps_its_place(self) -> None:
+        pool = shared(table := Table(b0=3, b1=3), per_backend=3)
+
+        class Forestalled(Someone):
+            def on_turn(self) -> None:
+                if not self.turns:
+                    table.elsewhere["b1"] = 3
+                super().on_turn()
+                if self.got is AT_LIMIT:
+                    assert pool.wait(self, first=True)
+
+        pool.wait(first := Forestalled(pool))
+        (second,) = waiting(pool, 1)
+        table.elsewhere["b1"] = 2
+        passes(pool, 0.05)
+        assert (first.got, first.turns, second.turns) == (AT_LIMIT, 1, 0)
+        table.elsewhere["b1"] = 2
+        passes(pool, 0.05)
+        assert (first.got, first.turns, second.turns) == (pool.backends["b1"], 2, 0)
 
     def test_what_they_free_is_noticed(self) -> None:
         pool = shared(table := Table(b0=3, b1=3), per_backend=3)

@@ -34,5 +34,16 @@ def test_who_finds_no_place_does_not_wait() -> None:
     assert waiting.join(b)
 
 
+def test_who_had_its_turn_in_vain_is_the_first_again() -> None:
+    waiting = Waiting(2)
+    a, b, c = Someone(), Someone(), Someone()
+    waiting.join(a)
+    waiting.join(b)
+    assert waiting.next() is a
+    waiting.join(c)
+    assert waiting.join(a, first=True)
+    assert [waiting.next() for _ in range(3)] == [a, b, c]
+
+
 def test_with_no_places_nobody_waits() -> None:
     assert not Waiting(0).join(Someone())
