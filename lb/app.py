@@ -12,11 +12,13 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from math import inf
 from random import Random
 
 from lb import __version__
 from lb.balance import policy_class
-from lb.config import Config
+from lb.config import Config, Retries
 from lb.config import Pool as PoolConfig
 from lb.config import Route as RouteConfig
 from lb.control.admin import AdminServer
@@ -25,8 +27,10 @@ from lb.control.state import AdminState
 from lb.core.backend import Backend, BackendSpec
 from lb.core.message import Limits
 from lb.core.pool import Pool
+from lb.core.rate import RateLimit
 from lb.core.record import Observer
-from lb.core.route import Match, Route, Routes
+from lb.core.route import Match, Quota, Route, Routes, Target
+from lb.core.rules import OutlierRules, PoolRules, RetryRules, Timeouts
 from lb.logfile import LogFile
 from lb.observe.access_log import AccessLog
 from lb.observe.metrics import ClientMetrics, LbCollector, ReloadState
@@ -108,9 +112,12 @@ class App:
             policy = policy_class(spec.policy)(self._clock, Random(), **spec.options)
         except Exception as error:
             raise CannotStart(f"pool {name}: policy {spec.policy} can't be made: {error}") from error
-        pool = Pool(name, policy, self._clock, starts_healthy=config.health_check is None)
+        rules = _pool_rules(config)
+        if rules.retries is None and any(_retries(route, config) for route in self.config.routes):
+            rules = replace(rules, retries=RetryRules())  # a budget for the routes that have retries
+        pool = Pool(name, policy, self._clock, starts_healthy=config.health_check is None, rules=rules)
         pool.update(
-            BackendSpec(each.id, each.address.host, each.address.port, each.weight)
+            BackendSpec(each.id, each.address.host, each.address.port, each.weight, each.tier)
             for each in config.backends
         )
         pool.on_removed = _close_connections
@@ -120,9 +127,18 @@ class App:
         match = config.match
         return Route(
             Match(match.hosts, match.path_prefix, match.methods, match.headers),
-            [(self.pools[pool], share) for pool, share in config.targets.items()],
+            [
+                Target(
+                    self.pools[pool],
+                    share,
+                    _timeouts(config, self.config.pools[pool]),
+                    _retries(config, self.config.pools[pool]),
+                )
+                for pool, share in config.targets.items()
+            ],
             config.strip_prefix,
             name=name,
+            quota=_quota(config),
         )
 
     def _observers(self) -> list[Observer]:
@@ -333,14 +349,69 @@ def _health_check(pool: PoolConfig) -> HealthCheck:
 
 
 def _upstream_options(pool: PoolConfig) -> UpstreamOptions:
-    timeouts, keepalive = pool.timeouts, pool.keepalive
-    return UpstreamOptions(
-        timeouts.connect,
-        timeouts.response_header,
-        timeouts.idle,
-        keepalive.idle if keepalive is not None else 0.0,
-        keepalive.connections if keepalive is not None else 0,
+    keepalive, limits = pool.keepalive, pool.limits
+    if keepalive is None:
+        return UpstreamOptions(0.0, 0, limits.connections or 0)
+    kept = min(keepalive.connections, limits.connections_per_backend or keepalive.connections)
+    return UpstreamOptions(keepalive.idle, kept, limits.connections or 0)
+
+
+def _pool_rules(pool: PoolConfig) -> PoolRules:
+    """HTTP/1.1 has one request at a time on a connection, so a limit of one is a limit of the other."""
+    limits, outliers = pool.limits, pool.outlier_detection
+    return PoolRules(
+        pool.slow_start or 0.0,
+        pool.panic_threshold or 0.0,
+        _least(limits.requests, limits.connections),
+        _least(limits.requests_per_backend, limits.connections_per_backend),
+        limits.connections or 0,
+        limits.connections_per_backend or 0,
+        limits.queue,
+        limits.queue_timeout,
+        None
+        if outliers is None
+        else OutlierRules(
+            outliers.consecutive_failures or 0,
+            outliers.failure_rate,
+            outliers.min_requests,
+            outliers.interval,
+            outliers.ejection,
+            outliers.max_ejection,
+            outliers.max_ejected,
+            outliers.mode == "enforce",
+            outliers.statuses.members,
+        ),
+        None if pool.retries is None else _retry_rules(pool.retries),
     )
+
+
+def _least(*limits: int | None) -> int:
+    """The lowest of the limits that there are; 0 where there are none."""
+    return min((limit for limit in limits if limit), default=0)
+
+
+def _retry_rules(retries: Retries) -> RetryRules:
+    return RetryRules(
+        retries.attempts, retries.budget, retries.min_per_second, retries.body, retries.statuses.members
+    )
+
+
+def _retries(route: RouteConfig, pool: PoolConfig) -> RetryRules | None:
+    found = route.retries_with(pool)
+    return None if found is None else _retry_rules(found)
+
+
+def _timeouts(route: RouteConfig, pool: PoolConfig) -> Timeouts:
+    found = route.timeouts_with(pool)
+    total = inf if found.total is None else found.total
+    return Timeouts(found.connect, found.response_header, found.idle, total)
+
+
+def _quota(route: RouteConfig) -> Quota | None:
+    limit = route.rate_limit
+    if limit is None:
+        return None
+    return Quota(RateLimit(limit.requests / limit.per, limit.burst), limit.key)
 
 
 def _listener_options(listener: object) -> ListenerOptions:
@@ -349,5 +420,6 @@ def _listener_options(listener: object) -> ListenerOptions:
         timeouts.request_header,
         timeouts.request_body,
         timeouts.keepalive,
+        timeouts.write,
         limits=Limits(limits.request_line, limits.header_bytes, limits.header_count, limits.body),
     )

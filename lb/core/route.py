@@ -10,6 +10,8 @@ from random import Random
 
 from lb.core.message import Request
 from lb.core.pool import Pool
+from lb.core.rate import RateLimit
+from lb.core.rules import RetryRules, Timeouts
 
 Condition = Callable[[Request], bool]
 
@@ -75,37 +77,86 @@ def _header_is(name: bytes, value: bytes) -> Condition:
     return lambda request: request.header(name) == value
 
 
+class Quota:
+    """How often a route may be asked: by each client, by each value of a header, or by all together."""
+
+    __slots__ = ("_header", "_limit", "_per_client")
+
+    def __init__(self, limit: RateLimit, key: str = "client") -> None:
+        self._limit = limit
+        self._per_client = key == "client"
+        self._header = key.removeprefix("header:").lower().encode() if key.startswith("header:") else b""
+
+    def take(self, request: Request, client: str, now: float) -> float:
+        """0.0 if the request may pass; else in how many seconds it might."""
+        if self._per_client:
+            return self._limit.take(client, now)
+        if self._header:
+            return self._limit.take(request.header(self._header) or b"", now)
+        return self._limit.take("", now)
+
+
+class Target:
+    """A pool that a route leads to, with the share of the requests that go there, and the rules for them."""
+
+    __slots__ = ("pool", "retries", "share", "timeouts")
+
+    def __init__(
+        self,
+        pool: Pool,
+        share: int = 1,
+        timeouts: Timeouts | None = None,
+        retries: RetryRules | None = None,
+    ) -> None:
+        self.pool = pool
+        self.share = share
+        self.timeouts = timeouts or Timeouts()
+        self.retries = retries
+
+
 class Route:
     """A match, and where it leads: one pool, or several by share."""
 
-    __slots__ = ("_conditions", "_cumulative", "_pools", "_rng", "match", "name", "pool", "strip")
+    __slots__ = (
+        "_conditions",
+        "_cumulative",
+        "_rng",
+        "_targets",
+        "match",
+        "name",
+        "quota",
+        "strip",
+        "target",
+    )
 
     def __init__(
         self,
         match: Match,
-        pools: Sequence[tuple[Pool, int]],
+        targets: Sequence[Target],
         strip_prefix: str = "",
         rng: Random | None = None,
         name: str = "",
+        quota: Quota | None = None,
     ) -> None:
         self.match = match
         self.name = name
         self.strip = strip_prefix.rstrip("/").encode()
-        self.pool: Pool | None = pools[0][0] if len(pools) == 1 else None
-        self._pools = [pool for pool, _ in pools]
-        self._cumulative = list(accumulate(weight for _, weight in pools))
+        self.quota = quota
+        self.target: Target | None = targets[0] if len(targets) == 1 else None
+        self._targets = tuple(targets)
+        self._cumulative = list(accumulate([target.share for target in targets]))
         self._conditions = tuple(match.conditions())
         self._rng = rng or Random()
 
     def matches(self, request: Request) -> bool:
         return all(condition(request) for condition in self._conditions)
 
-    def choose_pool(self) -> Pool:
-        """The only pool, or one of a split drawn by share."""
-        if self.pool is not None:
-            return self.pool
+    def choose(self) -> Target:
+        """The only target, or one of a split drawn by share."""
+        if self.target is not None:
+            return self.target
         drawn = self._rng.randrange(self._cumulative[-1])
-        return self._pools[bisect_right(self._cumulative, drawn)]
+        return self._targets[bisect_right(self._cumulative, drawn)]
 
     def rewrite(self, target: bytes) -> bytes:
         """The target that the backend sees: without the stripped prefix, and always with a leading slash."""

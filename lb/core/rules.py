@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 BAD_STATUSES = frozenset((502, 503, 504))
 """Answers that say the backend, or what stands behind it, can't serve now: RFC 9110, section 15.6."""
@@ -44,6 +45,17 @@ class RetryRules:
     least: int = 3
     body: int = 65536
     statuses: frozenset[int] = BAD_STATUSES
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long backends may take, in seconds: to connect, to begin an answer, between two pieces of a body;
+    and the exchange as a whole, with the time in a queue and all of its attempts."""
+
+    connect: float = 2.0
+    response_header: float = 30.0
+    idle: float = 60.0
+    total: float = inf
 
 
 @dataclass(frozen=True, slots=True)

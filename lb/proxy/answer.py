@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import ceil
 from time import gmtime, strftime
 
 from lb.core.failure import METHOD_NOT_ALLOWED, Failure
@@ -17,6 +18,7 @@ _PHRASES = {
     413: "Content Too Large",
     414: "URI Too Long",
     417: "Expectation Failed",
+    429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     501: "Not Implemented",
@@ -27,8 +29,12 @@ _PHRASES = {
 }
 
 
-def answer(failure: Failure, request_id: bytes, accept: bytes | None) -> tuple[Response, bytes]:
+def answer(
+    failure: Failure, request_id: bytes, accept: bytes | None, retry_after: float = 0.0
+) -> tuple[Response, bytes]:
     """Head and body for a failure: JSON where the client's Accept names it, else text.
+
+    `retry_after` is in how many seconds it is worth another try; 0.0 where nobody knows.
 
     Nothing in it tells an address of the inside.
     """
@@ -53,6 +59,8 @@ def answer(failure: Failure, request_id: bytes, accept: bytes | None) -> tuple[R
         b"Cache-Control: no-store",
         strftime("Date: %a, %d %b %Y %H:%M:%S GMT", gmtime()).encode(),
     ]
+    if retry_after:
+        lines.append(b"Retry-After: %d" % ceil(retry_after))
     if failure is METHOD_NOT_ALLOWED:
         lines.append(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
     return Response(failure.status, lines, len(body)), body

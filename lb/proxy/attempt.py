@@ -7,10 +7,10 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from lb.core.backend import Backend
-from lb.core.failure import CLIENT_GONE, RESPONSE_TIMEOUT, STALLED, Failure
+from lb.core.failure import CLIENT_GONE, RESET, RESPONSE_TIMEOUT, STALLED, Failure
 from lb.core.message import Response
-from lb.core.pool import Pool
 from lb.core.record import AttemptRecord
+from lb.core.route import Target
 from lb.proxy.timeouts import NEVER
 from lb.proxy.upstream import Dial, Upstream, UpstreamConnection
 
@@ -25,12 +25,13 @@ class Attempt(AttemptRecord):
     It is told by the codec of what the backend answers, and tells the exchange.
     """
 
-    __slots__ = ("_dial", "_exchange", "_upstream", "connection", "pool")
+    __slots__ = ("_dial", "_exchange", "_upstream", "connection", "pool", "timeouts")
 
-    def __init__(self, exchange: Exchange, pool: Pool, backend: Backend, started: float) -> None:
+    def __init__(self, exchange: Exchange, target: Target, backend: Backend, started: float) -> None:
         AttemptRecord.__init__(self, backend, started)
         self._exchange: Exchange | None = exchange
-        self.pool = pool
+        self.pool = target.pool
+        self.timeouts = target.timeouts
         self.connection: UpstreamConnection | None = None
         self._dial: Dial | None = None
 
@@ -58,7 +59,7 @@ class Attempt(AttemptRecord):
         self.connection = connection
         connection.attempt = self
         if exchange.request_complete:
-            connection.deadline = now + self._upstream.options.response_header
+            connection.deadline = now + self.timeouts.response_header
         else:
             connection.deadline = NEVER  # until then it is the client who is waited for
         exchange.on_connected(self, connection)
@@ -74,8 +75,8 @@ class Attempt(AttemptRecord):
     def send_end(self, trailers: Sequence[bytes]) -> None:
         connection = self.connection
         if connection is not None:
-            options = self._upstream.options
-            connection.deadline = monotonic() + (options.idle if self.head_at else options.response_header)
+            timeouts = self.timeouts
+            connection.deadline = monotonic() + (timeouts.idle if self.head_at else timeouts.response_header)
             connection.codec.send_end(trailers)
 
     # --- from the backend ---
@@ -94,8 +95,8 @@ class Attempt(AttemptRecord):
         if end:
             self._end(None, now)
         else:
-            connection.deadline = now + self._upstream.options.idle if exchange.request_complete else NEVER
-        exchange.on_response(response, data, end, now)
+            connection.deadline = now + self.timeouts.idle if exchange.request_complete else NEVER
+        exchange.on_response(self, response, data, end, now)
 
     def on_data(self, data: bytes) -> None:
         exchange, connection = self._exchange, self.connection
@@ -103,7 +104,7 @@ class Attempt(AttemptRecord):
             return
         self.received += len(data)
         if connection is not None and exchange.request_complete:
-            connection.deadline = monotonic() + self._upstream.options.idle
+            connection.deadline = monotonic() + self.timeouts.idle
         exchange.on_response_data(data)
 
     def on_end(self, trailers: Sequence[bytes]) -> None:
@@ -125,7 +126,7 @@ class Attempt(AttemptRecord):
         """The backend takes no more of the request for now."""
         exchange, connection = self._exchange, self.connection
         if exchange is not None and connection is not None and not exchange.request_complete:
-            connection.deadline = monotonic() + self._upstream.options.idle
+            connection.deadline = monotonic() + self.timeouts.idle
             exchange.on_backend_blocked()
 
     def on_writable(self) -> None:
@@ -136,7 +137,7 @@ class Attempt(AttemptRecord):
 
     @property
     def idle_timeout(self) -> float:
-        return self._upstream.options.idle
+        return self.timeouts.idle
 
     # --- the end ---
 
@@ -145,7 +146,12 @@ class Attempt(AttemptRecord):
         if self._exchange is not None:
             self._end(failure, monotonic())
 
-    def _end(self, failure: Failure | None, now: float) -> None:
+    def drop(self, now: float) -> None:
+        """Its answer is not wanted, though nothing went wrong with it."""
+        if self._exchange is not None:
+            self._end(None, now, False)
+
+    def _end(self, failure: Failure | None, now: float, whole: bool = True) -> None:
         exchange, connection = self._exchange, self.connection
         assert exchange is not None
         self._exchange = self.connection = None
@@ -155,10 +161,19 @@ class Attempt(AttemptRecord):
             if self._dial is not None:
                 self._dial.cancel()
                 self._dial = None
-        elif failure is None and exchange.request_complete:
+        elif failure is None and whole and exchange.request_complete:
             self._upstream.release(connection, now)
         else:
             connection.discard()
+        stale = self.reused and failure is RESET  # closed while it was idle, most likely
         self.pool.end(
-            self.backend, self.started, failure, self.status, self.head_at, self.sent, self.received, now
+            self.backend,
+            self.started,
+            failure,
+            self.status,
+            self.head_at,
+            self.sent,
+            self.received,
+            now,
+            stale,
         )

@@ -4,38 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from lb.core.backend import Backend
-from lb.core.failure import CLIENT_GONE, NO_ROUTE, RESET, SHUTTING_DOWN, Failure
+from lb.core.failure import (
+    AT_LIMIT,
+    CLIENT_GONE,
+    EXCHANGE_TIMEOUT,
+    IDEMPOTENT,
+    NO_ROUTE,
+    QUEUE_TIMEOUT,
+    RATE_LIMITED,
+    RESET,
+    SHUTTING_DOWN,
+    Failure,
+)
+from lb.core.failure import NEVER as RETRY_NEVER
 from lb.core.identity import well_formed_id
 from lb.core.message import IDEMPOTENT_METHODS, Request, Response
 from lb.core.record import ExchangeRecord
+from lb.core.route import Target
 from lb.proxy.answer import answer
 from lb.proxy.attempt import Attempt
 from lb.proxy.forward import forwarded_fields, rewritten
+from lb.proxy.timeouts import NEVER
+from lb.proxy.upload import Upload
 from lb.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
     from lb.proxy.connection import ClientConnection
 
-_HELD: Final = 65536  # bytes of a request's body that are kept while there is no connection to a backend yet
+_TRY_AGAIN: Final = 1.0  # seconds in which a place may well be free
+_HELD: Final = 65536  # bytes of a request's body that are taken while there is no connection to a backend yet
 
 
 class Exchange(ExchangeRecord):
     """Identify, route, pick, forward, observe. Then it is a record, and holds nothing alive.
 
     It stands between the client's connection, which tells it of the request's body, and its attempt, which
-    tells it of the response.
+    tells it of the response. An attempt that fails may be followed by another one, as long as the client has
+    got nothing of a response.
     """
 
     __slots__ = (
         "_attempt",
         "_connection",
-        "_held",
+        "_redialled",
         "_request",
         "_response_begun",
-        "_trailers",
+        "_retries",
+        "_target",
+        "_upload",
+        "_waiting",
+        "deadline",
         "request_complete",
     )
 
@@ -43,11 +64,15 @@ class Exchange(ExchangeRecord):
         ExchangeRecord.__init__(self, started, connection.listener_name, connection.client)
         self._connection: ClientConnection | None = connection
         self._request: Request | None = None
+        self._target: Target | None = None
         self._attempt: Attempt | None = None
-        self._held: list[bytes] | None = None
-        self._trailers: Sequence[bytes] = ()
+        self._upload: Upload | None = None  # where there is a body
+        self._retries = 0
+        self._redialled = False
+        self._waiting = False  # for a backend to become free
         self._response_begun = False
         self.request_complete = False
+        self.deadline = NEVER  # only looked at where there is one
 
     # --- the way of the request ---
 
@@ -63,45 +88,95 @@ class Exchange(ExchangeRecord):
         if end:
             self.request_complete = True
             self.received_at = self.started
-        if data:
-            self._held = [data]
         route = plane.catch_all or plane.routes.find(request)
         if route is None:
             self.fail(NO_ROUTE)
             return
         self.route = route.name
-        pool = route.pool or route.choose_pool()
+        if route.quota is not None:
+            seconds = route.quota.take(request, self.client, self.started)
+            if seconds:
+                self.fail(RATE_LIMITED, seconds)
+                return
+        self._target = target = route.target or route.choose()
+        pool = target.pool
         self.pool = pool.name
         if route.strip:
             rewritten(request, route)
-        backend = pool.pick(request)
-        if backend.__class__ is Failure:
+        if data or not end:
+            retries = target.retries
+            self._upload = upload = Upload(retries.body if retries is not None else 0)
+            if data:
+                upload.wait(data)
+        if pool.budget is not None:
+            pool.budget.on_request(self.started)
+        if target.timeouts.total < NEVER:
+            self.deadline = self.started + target.timeouts.total
+            plane.sweeper.watch(self)
+        self._go(connection, target, self.started)
+
+    def _go(self, connection: ClientConnection, target: Target, now: float) -> None:
+        """On to a backend, or into the queue."""
+        pool = target.pool
+        backend = pool.pick(self._request, waited=self._waiting)
+        if isinstance(backend, Backend):
+            if self._waiting:
+                self._waiting = False
+                self.deadline = self.started + target.timeouts.total
+                if self.deadline == NEVER:
+                    connection.plane.sweeper.unwatch(self)
+            self._try(connection, target, backend, now, None)
+        elif backend is AT_LIMIT and pool.wait(self, self._waiting):
+            if not self._waiting:
+                self._waiting = True
+                self.deadline = min(self.deadline, now + pool.rules.queue_timeout)
+                connection.plane.sweeper.watch(self)
+        else:
+            if backend is AT_LIMIT:
+                pool.reject(backend)
+            self._waiting = False
             self.view = pool.view
-            self.fail(backend)
-            return
-        attempt = Attempt(self, pool, cast(Backend, backend), self.started)
-        self._attempt = attempt
-        self.attempts = (attempt,)
+            self.fail(backend, _TRY_AGAIN if backend is AT_LIMIT else 0.0)
+
+    def on_turn(self) -> None:
+        """There may be a backend for it now: the pool says so."""
+        connection, target = self._connection, self._target
+        if connection is not None and target is not None:
+            self._go(connection, target, monotonic())
+
+    def _try(
+        self,
+        connection: ClientConnection,
+        target: Target,
+        backend: Backend,
+        now: float,
+        stale: Attempt | None,
+    ) -> None:
+        """One attempt; over a new connection, where it replaces one whose connection was stale."""
+        attempt = self._attempt = Attempt(self, target, backend, now)
+        self.attempts = (*self.attempts, attempt) if self.attempts else (attempt,)
+        plane = connection.plane
         if plane.records:
-            attempt.seen = pool.seen()
-        attempt.begin(plane, False)
+            attempt.seen = target.pool.seen() if stale is None else stale.seen
+        attempt.begin(plane, stale is not None)
 
     def on_connected(self, attempt: Attempt, upstream: UpstreamConnection) -> None:
         """There is a connection to the backend: the head goes out, with all of the body that is here."""
-        connection, request = self._connection, self._request
+        connection, request, upload = self._connection, self._request, self._upload
         assert connection is not None
         assert request is not None
-        data = b""
-        if self._held is not None:
-            data, self._held = b"".join(self._held), None
+        data, end, trailers = b"", self.request_complete, None
+        if upload is not None:
+            data, trailers = upload.take(), upload.trailers
             attempt.sent = len(data)
-            if not self.request_complete:
+            if not end:
                 connection.let()
-        end = self.request_complete and not self._trailers
+            elif trailers:
+                end = False
         extra = forwarded_fields(connection, request, self.id, attempt.backend)
         upstream.codec.send_head(attempt, request, extra, data, end)
-        if self._trailers:
-            upstream.codec.send_end(self._trailers)
+        if trailers:
+            upstream.codec.send_end(trailers)
         if connection.blocked:
             upstream.pause()
         if upstream.blocked:  # by what an earlier request left in its buffer: nobody tells of it again
@@ -109,31 +184,56 @@ class Exchange(ExchangeRecord):
 
     def on_data(self, data: bytes) -> None:
         """More of the request's body."""
-        attempt = self._attempt
+        attempt, upload, connection = self._attempt, self._upload, self._connection
+        if connection is None or upload is None:
+            return
         if attempt is not None and attempt.connection is not None:
+            upload.sent(data)
             attempt.send_data(data)
-        elif attempt is not None:  # still dialling
-            if self._held is None:
-                self._held = []
-            self._held.append(data)
-            if self._connection is not None and sum(map(len, self._held)) >= _HELD:
-                self._connection.hold()
+        else:  # still dialling, or in the queue
+            upload.wait(data)
+            if upload.size >= _HELD:
+                connection.hold()
 
     def on_end(self, trailers: Sequence[bytes]) -> None:
         """The request is complete."""
         self.request_complete = True
         self.received_at = monotonic()
-        attempt = self._attempt
+        attempt, upload = self._attempt, self._upload
+        if upload is not None:
+            upload.trailers = trailers
         if attempt is not None and attempt.connection is not None:
             attempt.send_end(trailers)
-        elif attempt is not None:  # still dialling
-            self._trailers = trailers
 
     def on_error(self, failure: Failure) -> None:
         """The request's body broke off, or was refused."""
-        if self._attempt is not None:
-            self._attempt.cancel(failure)
+        self._let_go(failure)
         self.fail(failure)
+
+    def on_deadline(self, now: float) -> None:
+        """It waited too long for a backend, or took too long as a whole."""
+        connection, target = self._connection, self._target
+        if connection is None or target is None:
+            return
+        connection.plane.sweeper.unwatch(self)
+        if self._waiting:
+            self.view = target.pool.view
+        if self._waiting and now < self.started + target.timeouts.total:
+            self._let_go(QUEUE_TIMEOUT)
+            target.pool.reject(QUEUE_TIMEOUT)
+            self.fail(QUEUE_TIMEOUT, _TRY_AGAIN)
+        else:
+            self._let_go(EXCHANGE_TIMEOUT)
+            self.fail(EXCHANGE_TIMEOUT)
+
+    def _let_go(self, failure: Failure) -> None:
+        """Leaves the queue, or gives up the attempt that is under way."""
+        attempt, target = self._attempt, self._target
+        if attempt is not None:
+            attempt.cancel(failure)
+        if self._waiting and target is not None:
+            self._waiting = False
+            target.pool.leave(self)
 
     # --- the way of the response ---
 
@@ -144,10 +244,10 @@ class Exchange(ExchangeRecord):
         if response.status != 100 or request.expect_continue:
             connection.codec.send_interim(response)
 
-    def on_response(self, response: Response, data: bytes, end: bool, now: float) -> None:
+    def on_response(self, attempt: Attempt, response: Response, data: bytes, end: bool, now: float) -> None:
         """The response's head is here, with the first data or all of it."""
         connection = self._connection
-        if connection is None:
+        if connection is None or (response.status >= 400 and self._instead(attempt, response.status)):
             return
         plane = connection.plane
         codec = connection.codec
@@ -158,7 +258,7 @@ class Exchange(ExchangeRecord):
         self.bytes_out = len(data)
         extra = plane.id_field + self.id
         if plane.expose_backend:
-            extra += b"\r\nX-Backend: " + self.attempts[-1].backend.id.encode()
+            extra += b"\r\nX-Backend: " + attempt.backend.id.encode()
         codec.send_head(response, extra, data, end)
         if end:
             self._finish(now)
@@ -175,37 +275,78 @@ class Exchange(ExchangeRecord):
 
     def on_failure(self, attempt: Attempt, failure: Failure) -> None:
         """The attempt has failed. What has not reached the client yet may still be said well."""
-        connection = self._connection
-        if connection is None:
+        connection, target = self._connection, self._target
+        if connection is None or target is None:
             return
         if self._response_begun:
             self.failure = failure
             connection.codec.close()
             connection.cut()
             self._finish(monotonic())
-        elif self._reused_one_broke(attempt, failure):
-            again = self._attempt = Attempt(self, attempt.pool, attempt.backend, monotonic())
-            again.seen = attempt.seen
-            self.attempts = (*self.attempts, again)
-            again.begin(connection.plane, True)
-        else:
+        elif not self._again(connection, target, attempt, failure):
             self.fail(failure)
 
-    def _reused_one_broke(self, attempt: Attempt, failure: Failure) -> bool:
-        """Whether an idle connection broke under this attempt, most likely closed just as we wrote on it.
+    def _again(
+        self, connection: ClientConnection, target: Target, attempt: Attempt, failure: Failure
+    ) -> bool:
+        """Makes another attempt, where that may hide the failure; false where it may not."""
+        if not self._repeatable(attempt, failure):
+            return False
+        pool, now = target.pool, monotonic()
+        if failure is RESET and attempt.reused and not self._redialled:
+            # Most likely it was closed just as we wrote on it (RFC 9112, section 9.3.1). That says nothing of
+            # the backend, and counts nowhere.
+            self._redialled = True
+            if attempt.backend.candidate_of is pool:
+                self._try(connection, target, attempt.backend, now, attempt)
+                return True
+        retries, budget = target.retries, pool.budget
+        if retries is None or budget is None or self._retries >= retries.attempts:
+            return False
+        backend = self._another()
+        if backend is None or not budget.take(now):
+            return False
+        self._retries += 1
+        pool.retried(attempt.backend)
+        self._try(connection, target, backend, now, None)
+        return True
 
-        No answer came at all, nothing of a body is lost, and twice is as good as once: a new connection to
-        the same backend hides it (RFC 9112, section 9.3.1).
-        """
-        request = self._request
-        return (
-            failure is RESET
-            and attempt.reused
-            and not attempt.sent
-            and request is not None
-            and not request.length
-            and request.method in IDEMPOTENT_METHODS
-        )
+    def _repeatable(self, attempt: Attempt, failure: Failure) -> bool:
+        """Whether the request is all here still, and a second time does no harm: it has not been sent, or its
+        method is idempotent, or the backend has got none of the body that it had to wait for."""
+        request, upload = self._request, self._upload
+        if request is None or failure.retry == RETRY_NEVER or (upload is not None and upload.lost):
+            return False
+        if failure.retry != IDEMPOTENT or request.method in IDEMPOTENT_METHODS:
+            return True
+        return failure is RESET and attempt.reused and request.length != 0 and not attempt.sent
+
+    def _another(self) -> Backend | None:
+        """Another backend for this request; one that was tried only where no other is eligible."""
+        target = self._target
+        if target is None:
+            return None
+        backend = target.pool.pick(self._request, [each.backend for each in self.attempts], waited=True)
+        return backend if isinstance(backend, Backend) else None
+
+    def _instead(self, attempt: Attempt, status: int) -> bool:
+        """Drops an answer that another backend may better, and asks that one."""
+        connection, target, request, upload = self._connection, self._target, self._request, self._upload
+        if connection is None or target is None or request is None or (upload is not None and upload.lost):
+            return False
+        pool, retries = target.pool, target.retries
+        if retries is None or pool.budget is None or self._retries >= retries.attempts:
+            return False
+        if status not in retries.statuses or request.method not in IDEMPOTENT_METHODS:
+            return False
+        backend, now = self._another(), monotonic()
+        if backend is None or backend is attempt.backend or not pool.budget.take(now):
+            return False
+        self._retries += 1
+        pool.retried(attempt.backend)
+        attempt.drop(now)
+        self._try(connection, target, backend, now, None)
+        return True
 
     # --- both ---
 
@@ -217,14 +358,12 @@ class Exchange(ExchangeRecord):
         self._connection.codec.close()
         if not self._response_begun:
             self.status = CLIENT_GONE.status
-        if self._attempt is not None:
-            self._attempt.cancel()
+        self._let_go(CLIENT_GONE)
         self._finish(monotonic())
 
     def on_shutdown(self) -> None:
         """The time for draining is over. Who has no answer yet is told so."""
-        if self._attempt is not None:
-            self._attempt.cancel(SHUTTING_DOWN)
+        self._let_go(SHUTTING_DOWN)
         self.fail(SHUTTING_DOWN)
 
     def on_client_blocked(self) -> None:
@@ -256,8 +395,8 @@ class Exchange(ExchangeRecord):
         """Whether a 1xx response may be sent now."""
         return self._request is not None and not self._request.http10 and not self._response_begun
 
-    def fail(self, failure: Failure) -> None:
-        """Answers with a failure, where no other answer has begun."""
+    def fail(self, failure: Failure, retry_after: float = 0.0) -> None:
+        """Answers with a failure, where no other answer has begun. `retry_after` is in seconds."""
         connection, request = self._connection, self._request
         if connection is None:
             return
@@ -269,7 +408,8 @@ class Exchange(ExchangeRecord):
             if not self.request_complete or connection.plane.draining:
                 connection.codec.keep_alive = False
             self.status = failure.status
-            response, body = answer(failure, self.id, request.header(b"accept") if request else None)
+            accept = request.header(b"accept") if request is not None else None
+            response, body = answer(failure, self.id, accept, retry_after)
             self.bytes_out = 0 if self.method == b"HEAD" else len(body)
             connection.codec.send_head(response, connection.plane.id_field + self.id, body, True)
         self._finish(monotonic())
@@ -277,9 +417,10 @@ class Exchange(ExchangeRecord):
     def _finish(self, now: float) -> None:
         connection = self._connection
         assert connection is not None
-        self._connection = self._request = self._attempt = self._held = None
-        self._trailers = ()
+        self._connection = self._request = self._target = self._attempt = self._upload = None
         self.ended = now
+        if self.deadline < NEVER:
+            connection.plane.sweeper.unwatch(self)
         self.bytes_in = connection.codec.received
         for observe in connection.plane.observers:
             observe(self)

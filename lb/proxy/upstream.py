@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from errno import EMFILE, ENFILE
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from lb.core.backend import Backend
-from lb.core.failure import CONNECT_FAILED, CONNECT_TIMEOUT, INTERNAL
+from lb.core.failure import AT_LIMIT, CONNECT_FAILED, CONNECT_TIMEOUT, INTERNAL
 from lb.proxy.timeouts import NEVER
 from lb.wire.h1_client import ClientCodec
 
@@ -23,19 +24,18 @@ log = logging.getLogger("lb.proxy")
 
 @dataclass(frozen=True, slots=True)
 class UpstreamOptions:
-    """A pool's rules for its connections: seconds, seconds, seconds, seconds, a count (0: none is kept)."""
+    """A pool's rules for its connections: how many seconds an idle one is kept, and how many per backend (0:
+    none); and how many there may be to all backends together, idle ones too (0: any number)."""
 
-    connect: float = 2.0
-    response_header: float = 30.0
-    idle: float = 60.0
     keepalive: float = 55.0
     keepalive_connections: int = 256
+    most: int = 0
 
 
 class Upstream:
     """All connections to one backend. The last one that became idle is the first to be used again."""
 
-    __slots__ = ("_plane", "backend", "closed", "connections", "idle", "options")
+    __slots__ = ("_plane", "backend", "closed", "connections", "dialling", "idle", "options")
 
     def __init__(self, plane: Plane, backend: Backend, options: UpstreamOptions) -> None:
         self._plane = plane
@@ -43,10 +43,22 @@ class Upstream:
         self.options = options
         self.idle: list[UpstreamConnection] = []
         self.connections = 0
+        self.dialling = 0
         self.closed = False
 
     def dial(self, attempt: Attempt) -> Dial:
+        if self.options.most:
+            self._make_room([each.upstream for each in attempt.pool.backends.values()])
         return Dial(self._plane, self, attempt)
+
+    def _make_room(self, upstreams: Sequence[Upstream | None]) -> None:
+        """Closes the connection that was idle for longest, where there are as many as there may be."""
+        there = [each for each in upstreams if each is not None]
+        if sum([each.connections + each.dialling for each in there]) < self.options.most:
+            return
+        idle = [each.idle[0] for each in there if each.idle]
+        if idle:
+            min(idle, key=lambda connection: connection.deadline).discard()
 
     def release(self, connection: UpstreamConnection, now: float) -> None:
         """An attempt is done with this connection, and left it clean."""
@@ -79,9 +91,11 @@ class Dial:
         self._attempt = attempt
         self._late = False
         self._started = monotonic()
-        self.deadline = self._started + upstream.options.connect
+        self.deadline = self._started + attempt.timeouts.connect
+        upstream.dialling += 1
         plane.sweeper.watch(self)
         self._task = plane.loop.create_task(self._run())
+        self._task.add_done_callback(self._over)  # it may be cancelled before it has begun
 
     def cancel(self) -> None:
         self._task.cancel()
@@ -89,6 +103,10 @@ class Dial:
     def on_deadline(self, now: float) -> None:
         self._late = True
         self._task.cancel()
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._upstream.dialling -= 1
+        self._plane.sweeper.unwatch(self)
 
     async def _run(self) -> None:
         spec = self._upstream.backend.spec
@@ -101,15 +119,14 @@ class Dial:
             attempt.on_connected(connection, monotonic())
         except OSError as error:
             log.debug("backend %s: connection failed: %s", self._upstream.backend.id, error)
-            attempt.on_error(CONNECT_FAILED)
+            # Where it's us who have no descriptor left, the backend is not to blame.
+            attempt.on_error(AT_LIMIT if error.errno in (EMFILE, ENFILE) else CONNECT_FAILED)
         except asyncio.CancelledError:
             if self._late:
                 attempt.on_error(CONNECT_TIMEOUT)
         except Exception:
             log.exception("an attempt could not begin")
             attempt.on_error(INTERNAL)
-        finally:
-            self._plane.sweeper.unwatch(self)
 
 
 class UpstreamConnection:

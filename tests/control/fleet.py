@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from lb.balance import policy_class
 from lb.core.backend import Backend, BackendSpec
@@ -61,19 +62,22 @@ def spec(port: int, name: str = "") -> BackendSpec:
     return BackendSpec(name or f"127.0.0.1:{port}", "127.0.0.1", port)
 
 
-class WatchedPool(Pool):
-    """A pool that lets a test wait until a backend is judged."""
+class WatchedPool:
+    """A pool that lets a test wait until a backend is judged. Stands before one, since it may be compiled."""
 
     def __init__(self, *specs: BackendSpec, name: str = "greeter") -> None:
         clock = asyncio.get_running_loop()
         policy = policy_class("p2c")(clock, random.Random(1))
-        super().__init__(name, policy, clock, starts_healthy=False)
+        self.pool = Pool(name, policy, clock, starts_healthy=False)
         self.told = asyncio.Condition()
         self.judged: set[Backend] = set()
-        self.update(specs)
+        self.pool.update(specs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.pool, name)
 
     def set_health(self, backend: Backend, up: bool) -> None:
-        super().set_health(backend, up)
+        self.pool.set_health(backend, up)
         self.judged.add(backend)
         asyncio.get_running_loop().create_task(self._tell())
 

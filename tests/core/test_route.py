@@ -7,13 +7,13 @@ import pytest
 
 from lb.core.message import Request
 from lb.core.pool import Pool
-from lb.core.route import Match, Route, Routes, host_name
+from lb.core.route import Match, Route, Routes, Target, host_name
 from tests.core.fleet import made_pool
 from tests.core.messages import made_request
 
 
 def route_to(pool: Pool, match: Match | None = None, strip_prefix: str = "", name: str = "") -> Route:
-    return Route(match or Match(), [(pool, 1)], strip_prefix, name=name)
+    return Route(match or Match(), [Target(pool)], strip_prefix, name=name)
 
 
 def takes(match: Match, one: Request) -> bool:
@@ -167,20 +167,21 @@ def test_a_prefix_is_stripped(strip: str, target: bytes, rewritten: bytes) -> No
 class TestSplit:
     def test_shares_are_those_asked_for(self) -> None:
         stable, canary = made_pool(), made_pool()
-        route = Route(Match(), [(stable, 95), (canary, 5)], rng=Random(1))
+        route = Route(Match(), [Target(stable, 95), Target(canary, 5)], rng=Random(1))
         count = 20_000
-        drawn = Counter(route.choose_pool() for _ in range(count))
+        drawn = Counter(route.choose().pool for _ in range(count))
         sigma = (count * 0.05 * 0.95) ** 0.5  # of a binomial
         assert drawn[stable] + drawn[canary] == count
         assert abs(drawn[canary] - 0.05 * count) < 5 * sigma
 
     def test_a_share_of_nothing_gets_nothing(self) -> None:
         first, none, last = made_pool(), made_pool(), made_pool()
-        route = Route(Match(), [(first, 1), (none, 0), (last, 1)], rng=Random(1))
-        assert {route.choose_pool() for _ in range(1000)} == {first, last}
+        route = Route(Match(), [Target(first), Target(none, 0), Target(last)], rng=Random(1))
+        assert {route.choose().pool for _ in range(1000)} == {first, last}
 
     def test_a_single_pool_is_known_beforehand(self) -> None:
         pool = made_pool()
-        assert route_to(pool).pool is pool
-        assert route_to(pool).choose_pool() is pool
-        assert Route(Match(), [(pool, 1), (made_pool(), 1)]).pool is None
+        assert (target := route_to(pool).target) is not None
+        assert target.pool is pool
+        assert route_to(pool).choose().pool is pool
+        assert Route(Match(), [Target(pool), Target(made_pool())]).target is None

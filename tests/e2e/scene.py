@@ -15,7 +15,7 @@ from tests.e2e.wire import Backend, Wire, connect
 
 ONE_BACKEND = """
 access_log: off
-pools: {greeter: {backends: [$a]}}
+pools: {greeter: {backends: [$a], retries: off, outlier_detection: off}}
 """
 
 
@@ -57,6 +57,14 @@ class Scene:
     def backend(self) -> Backend:
         """The first backend, which mostly is the only one."""
         return next(iter(self.backends.values()))
+
+    async def first(self) -> Wire:
+        """The next new connection at whichever backend it comes to."""
+        waiting = [asyncio.ensure_future(backend.accept()) for backend in self.backends.values()]
+        done, others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for each in others:
+            each.cancel()
+        return done.pop().result()
 
     async def connect(self, port: int = 0) -> Wire:
         """A new client."""

@@ -160,7 +160,7 @@ async def test_explain_names_the_backend_that_really_served(play: Play) -> None:
 
 
 async def test_a_failure_is_found_by_its_name(play: Play) -> None:
-    scene = await play("access_log: off\npools: {greeter: {backends: [127.0.0.1:1]}}")
+    scene = await play("access_log: off\npools: {greeter: {backends: [127.0.0.1:1], retries: off}}")
     response = await scene.ask(GET)
     found = scene.balancer.api("/api/requests?failure=connect_failed&status=502")["requests"]
     assert [each["id"] for each in found] == [response.get("x-request-id")]

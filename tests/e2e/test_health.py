@@ -94,7 +94,7 @@ async def test_with_a_check_nobody_serves_before_the_first_success(play: Play) -
 
 
 async def test_without_a_check_a_backend_serves_at_once_and_stays_in(play: Play) -> None:
-    scene = await play("access_log: off\npools: {greeter: {backends: [127.0.0.1:1]}}")
+    scene = await play("access_log: off\npools: {greeter: {backends: [127.0.0.1:1], retries: off}}")
     for _ in range(5):
         assert (await scene.ask(GET)).status == 502
     assert scene.balancer.ask("/readyz")[0] == 200

@@ -208,7 +208,7 @@ class Backend:
         self.script: Script | None = None
         self.listening = listening
         self._waiting: asyncio.Queue[Wire] = asyncio.Queue()
-        self._wires: list[Wire] = []
+        self.wires: list[Wire] = []
         self._scripts: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -219,7 +219,7 @@ class Backend:
         # asyncio does it only for sockets that it has made itself
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire = Wire(reader, writer)
-        self._wires.append(wire)
+        self.wires.append(wire)
         if self.script is None:
             self._waiting.put_nowait(wire)
         else:
@@ -232,6 +232,10 @@ class Backend:
             pass  # the connection has ended, and with it the script
         finally:
             wire.close()
+
+    def serve(self, reply: bytes) -> None:
+        """Answers each request from now on with this."""
+        self.script = always(reply)
 
     async def accept(self) -> Wire:
         """The next new connection."""
@@ -253,7 +257,7 @@ class Backend:
         for task in self._scripts:
             task.cancel()
         await asyncio.gather(*self._scripts, return_exceptions=True)
-        for wire in self._wires:
+        for wire in self.wires:
             if not wire.closed and not wire.closing:
                 await _say_goodbye(wire)
             wire.abandon()

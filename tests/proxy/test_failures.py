@@ -237,7 +237,7 @@ async def test_a_body_over_the_limit_is_413(play: Play) -> None:
 async def test_a_backend_that_refuses_connections_is_a_502_and_the_client_may_go_on(
     play: Play, body: bytes
 ) -> None:
-    scene = await play("access_log: off\npools: {greeter: {backends: [127.0.0.1:1]}}")
+    scene = await play("access_log: off\npools: {greeter: {backends: [127.0.0.1:1], retries: off}}")
     client = await scene.connect()
     for _ in range(2):
         chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"

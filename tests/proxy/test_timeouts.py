@@ -23,9 +23,9 @@ routes:
   - {match: {path_prefix: /patient}, pool: patient}
   - {match: {path_prefix: /unreachable}, pool: unreachable}
 pools:
-  slow: {backends: [$a], timeouts: {response_header: 500ms, idle: 600ms}}
+  slow: {backends: [$a], timeouts: {response_header: 500ms, idle: 600ms}, retries: off}
   patient: {backends: [$b]}
-  unreachable: {backends: [$c], timeouts: {connect: 500ms}}
+  unreachable: {backends: [$c], timeouts: {connect: 500ms}, retries: off}
 """
 
 
