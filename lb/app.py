@@ -404,7 +404,7 @@ def _retries(route: RouteConfig, pool: PoolConfig) -> RetryRules | None:
 def _timeouts(route: RouteConfig, pool: PoolConfig) -> Timeouts:
     found = route.timeouts_with(pool)
     total = inf if found.total is None else found.total
-    return Timeouts(found.connect, found.response_header, found.idle, total)
+    return Timeouts(found.connect, found.response_header, found.idle, total, found.tunnel)
 
 
 def _quota(route: RouteConfig) -> Quota | None:

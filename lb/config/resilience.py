@@ -39,6 +39,11 @@ class PoolTimeouts(Section):
     idle: Timeout = Field(
         default=60.0, description="Without a byte in either direction while a body is on its way."
     )
+    tunnel: Timeout = Field(
+        default=3600.0,
+        description="Without a byte in either direction through a WebSocket or another protocol that was "
+        "switched to.",
+    )
 
 
 class Retries(Section):

@@ -116,6 +116,11 @@ class RouteTimeouts(Section):
     idle: OwnTimeout = Field(
         default=None, description="Without a byte in either direction while a body is on its way."
     )
+    tunnel: OwnTimeout = Field(
+        default=None,
+        description="Without a byte in either direction through a WebSocket or another protocol that was "
+        "switched to.",
+    )
 
 
 def _rate_key(written: str) -> str:

@@ -78,5 +78,6 @@ NO_ELIGIBLE = Failure("no_eligible_backend", BALANCER, 503, NEVER, "No backend o
 AT_LIMIT = Failure("overloaded", BALANCER, 503, NEVER, "As many requests as may be are under way already.")
 QUEUE_TIMEOUT = Failure("queue_timeout", BALANCER, 503, NEVER, "No backend became free in time.")
 EXCHANGE_TIMEOUT = Failure("timeout", BALANCER, 504, NEVER, "The request as a whole took too long.")
+TUNNEL_IDLE = Failure("tunnel_idle", BALANCER, 504, NEVER, "Nothing passed the tunnel for too long.")
 SHUTTING_DOWN = Failure("shutting_down", BALANCER, 503, NEVER, "The balancer is shutting down.")
 INTERNAL = Failure("internal", BALANCER, 500, NEVER, "The balancer failed; its log says more.")

@@ -19,6 +19,7 @@ class Request:
     """
 
     expect_continue = False
+    upgrade = b""  # the protocols that the client would switch to
     given_id = b""
     forwarded_for = b""
     forwarded_host = b""
@@ -54,13 +55,14 @@ class Request:
 class Response:
     """A response's head, judged and stripped of what ends at this hop: the status line, then the fields."""
 
-    __slots__ = ("keep_alive", "length", "lines", "status")
+    __slots__ = ("keep_alive", "length", "lines", "status", "upgrade")
 
     def __init__(self, status: int, lines: list[bytes], length: int, keep_alive: bool = True) -> None:
         self.status = status
         self.lines = lines
         self.length = length
         self.keep_alive = keep_alive
+        self.upgrade = b""  # the protocol that it switches to, where it is a 101
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,12 +50,14 @@ class RetryRules:
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long backends may take, in seconds: to connect, to begin an answer, between two pieces of a body;
-    and the exchange as a whole, with the time in a queue and all of its attempts."""
+    the exchange as a whole, with the time in a queue and all of its attempts; and without a byte through a
+    tunnel, such as a WebSocket."""
 
     connect: float = 2.0
     response_header: float = 30.0
     idle: float = 60.0
     total: float = inf
+    tunnel: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

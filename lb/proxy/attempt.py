@@ -85,6 +85,14 @@ class Attempt(AttemptRecord):
         if self._exchange is not None:
             self._exchange.on_interim(response)
 
+    def on_switch(self, response: Response, data: bytes) -> None:
+        """The backend takes the offer of another protocol."""
+        exchange, connection = self._exchange, self.connection
+        if exchange is not None and connection is not None:
+            self.head_at = monotonic()
+            self.status = response.status
+            exchange.on_switch(self, connection, response, data)
+
     def on_head(self, response: Response, data: bytes, end: bool) -> None:
         exchange, connection = self._exchange, self.connection
         if exchange is None or connection is None:
@@ -145,6 +153,17 @@ class Attempt(AttemptRecord):
         """The exchange needs it no longer. The backend is free at once."""
         if self._exchange is not None:
             self._end(failure, monotonic())
+
+    def finish(self, failure: Failure | None) -> None:
+        """A tunnel has ended, and the connection with it."""
+        if self._exchange is None:
+            return
+        connection, self.connection = self.connection, None
+        if connection is not None and failure is None:
+            connection.close()
+        elif connection is not None:
+            connection.discard()
+        self._end(failure, monotonic())
 
     def drop(self, now: float) -> None:
         """Its answer is not wanted, though nothing went wrong with it."""

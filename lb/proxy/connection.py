@@ -12,7 +12,7 @@ import struct
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
-from lb.core.failure import REQUEST_TIMEOUT, Failure
+from lb.core.failure import REQUEST_TIMEOUT, SHUTTING_DOWN, Failure
 from lb.core.identity import client_address
 from lb.core.message import Request
 from lb.proxy.exchange import Exchange
@@ -23,6 +23,7 @@ from lb.wire.h1_server import ServerCodec
 if TYPE_CHECKING:
     from lb.proxy.listener import Listener
     from lb.proxy.plane import Plane
+    from lb.proxy.tunnel import Tunnel
 
 _LINGER: Final = (
     5.0  # seconds that a client gets to read our last words while we throw away what it still sends
@@ -56,6 +57,7 @@ class ClientConnection:
         "plane",
         "scheme",
         "trusted",
+        "tunnel",
     )
 
     def __init__(self, plane: Plane, listener: Listener) -> None:
@@ -64,6 +66,7 @@ class ClientConnection:
         self._options = listener.options
         self.listener_name = listener.name
         self._exchange: Exchange | None = None
+        self.tunnel: Tunnel | None = None  # where the connection has switched to another protocol
         self._head_begun = False  # a part of the next head is here
         self._half_closed = False  # the client sends no more, but may still read
         self._closing = False  # nothing more is read: the last bytes have to leave, or a FIN to come
@@ -95,7 +98,9 @@ class ClientConnection:
         if self._closing:
             return
         codec = self.codec
-        if self._exchange is None:
+        if self.tunnel is not None:
+            self.tunnel.from_client(data)
+        elif self._exchange is None:
             codec.feed(data)
             if not (self.busy or self._head_begun or self._closing or self.blocked):
                 self._await_head()
@@ -113,6 +118,10 @@ class ClientConnection:
 
     def eof_received(self) -> bool:
         self._half_closed = True
+        tunnel = self.tunnel
+        if tunnel is not None:
+            tunnel.client_ended()
+            return True
         exchange = self._exchange
         if exchange is None or self._closing:
             return False
@@ -152,7 +161,9 @@ class ClientConnection:
         self._listener.stats.connections -= 1
         self._closing = True
         self.codec.close()
-        if self._exchange is not None:
+        if self.tunnel is not None:
+            self.tunnel.client_lost()
+        elif self._exchange is not None:
             self._exchange.on_client_gone()
         if self.plane.draining and not self.plane.connections:
             self.plane.on_idle()
@@ -160,12 +171,19 @@ class ClientConnection:
     def pause_writing(self) -> None:
         self.blocked = self.codec.held = True
         self._unread = self._transport.get_write_buffer_size()
-        if self._exchange is not None:
+        if self.tunnel is not None:
+            self.deadline = monotonic() + self._options.write
+            self.tunnel.client_blocked()
+        elif self._exchange is not None:
             self.deadline = monotonic() + self._options.write
             self._exchange.on_client_blocked()
 
     def resume_writing(self) -> None:
         self.blocked = False
+        if self.tunnel is not None:
+            self.deadline = NEVER
+            self.tunnel.client_writable()
+            return
         if self._exchange is not None:
             self.deadline = monotonic() + TICK if self._half_closed else NEVER
             self._exchange.on_client_writable()
@@ -274,6 +292,15 @@ class ClientConnection:
         if self._exchange is None and not self._closing:
             self.deadline = min(self.deadline, monotonic() + 1.0)
 
+    def write(self, data: bytes) -> None:
+        """What a tunnel has for the client."""
+        self._transport.write(data)
+
+    def write_eof(self) -> None:
+        """The tunnel has no more for it."""
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
     def hold(self) -> None:
         """Reads no more of the body: the backend takes no more, and the client is not to blame."""
         self.codec.pause()
@@ -292,7 +319,9 @@ class ClientConnection:
 
     def shut(self) -> None:
         """The balancer goes now."""
-        if self._exchange is not None:
+        if self.tunnel is not None:
+            self.tunnel.close(SHUTTING_DOWN)
+        elif self._exchange is not None:
             self._exchange.on_shutdown()
         else:
             self.abort()

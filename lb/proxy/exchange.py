@@ -28,6 +28,7 @@ from lb.proxy.answer import answer
 from lb.proxy.attempt import Attempt
 from lb.proxy.forward import forwarded_fields, rewritten
 from lb.proxy.timeouts import NEVER
+from lb.proxy.tunnel import Tunnel
 from lb.proxy.upload import Upload
 from lb.proxy.upstream import UpstreamConnection
 
@@ -243,6 +244,34 @@ class Exchange(ExchangeRecord):
             return
         if response.status != 100 or request.expect_continue:
             connection.codec.send_interim(response)
+
+    def on_switch(
+        self, attempt: Attempt, backend: UpstreamConnection, response: Response, data: bytes
+    ) -> None:
+        """From here on it is another protocol: client and backend talk as they like."""
+        connection = self._connection
+        if connection is None:
+            return
+        plane = connection.plane
+        self._response_begun = True
+        self.status = response.status
+        early = connection.codec.send_switch(response, plane.id_field + self.id)
+        idle = attempt.timeouts.tunnel
+        tunnel = Tunnel(self, attempt, connection, backend, idle, plane.sweeper)
+        if data:
+            tunnel.from_backend(data)
+        if early:
+            tunnel.from_client(early)
+
+    def on_tunnel_end(self, attempt: Attempt, failure: Failure | None) -> None:
+        """Both sides have ended, or one of them is gone."""
+        connection = self._connection
+        if connection is None:
+            return
+        self.failure = failure
+        attempt.finish(failure)
+        connection.codec.received = attempt.sent
+        self._finish(monotonic())
 
     def on_response(self, attempt: Attempt, response: Response, data: bytes, end: bool, now: float) -> None:
         """The response's head is here, with the first data or all of it."""

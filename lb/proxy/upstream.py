@@ -18,6 +18,7 @@ from lb.wire.h1_client import ClientCodec
 if TYPE_CHECKING:
     from lb.proxy.attempt import Attempt
     from lb.proxy.plane import Plane
+    from lb.proxy.tunnel import Tunnel
 
 log = logging.getLogger("lb.proxy")
 
@@ -142,6 +143,7 @@ class UpstreamConnection:
         "codec",
         "deadline",
         "paused",
+        "tunnel",
     )
 
     def __init__(self, plane: Plane, upstream: Upstream) -> None:
@@ -151,6 +153,7 @@ class UpstreamConnection:
         self.blocked = False  # the backend reads slower than we write
         self.paused = False
         self.attempt: Attempt | None = None
+        self.tunnel: Tunnel | None = None  # where the connection has switched to another protocol
         self.deadline = NEVER
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -164,12 +167,19 @@ class UpstreamConnection:
         self._plane.sweeper.watch(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.attempt is None:  # a response that nobody asked for
+        tunnel = self.tunnel
+        if tunnel is not None:
+            tunnel.from_backend(data)
+        elif self.attempt is None:  # a response that nobody asked for
             self.discard()
         else:
             self.codec.feed(data)
 
     def eof_received(self) -> bool:
+        tunnel = self.tunnel
+        if tunnel is not None:
+            tunnel.backend_ended()
+            return True
         self._leave_idle()
         self.codec.eof(clean=True)
         return False
@@ -180,16 +190,24 @@ class UpstreamConnection:
             self._plane.sweeper.unwatch(self)
             self._upstream.connections -= 1
         self._leave_idle()
-        self.codec.eof(clean=error is None)
+        tunnel = self.tunnel
+        if tunnel is not None:
+            tunnel.backend_lost()
+        else:
+            self.codec.eof(clean=error is None)
 
     def pause_writing(self) -> None:
         self.blocked = True
-        if self.attempt is not None:
+        if self.tunnel is not None:
+            self.tunnel.backend_blocked()
+        elif self.attempt is not None:
             self.attempt.on_blocked()
 
     def resume_writing(self) -> None:
         self.blocked = False
-        if self.attempt is not None:
+        if self.tunnel is not None:
+            self.tunnel.backend_writable()
+        elif self.attempt is not None:
             self.attempt.on_writable()
 
     def on_deadline(self, now: float) -> None:
@@ -197,6 +215,20 @@ class UpstreamConnection:
             self.attempt.on_timeout()
         else:
             self.discard()
+
+    def write(self, data: bytes) -> None:
+        """What a tunnel has for it."""
+        self._transport.write(data)
+
+    def write_eof(self) -> None:
+        """The tunnel has no more for it."""
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def close(self) -> None:
+        """Closes it once all that has been written is out."""
+        self.attempt = None
+        self._transport.close()
 
     def pause(self) -> None:
         """Reads nothing more: the client is slower than the backend."""

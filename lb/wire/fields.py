@@ -26,14 +26,15 @@ FORWARDED_HOST: Final = 10
 FORWARDED: Final = 11
 FORWARDED_MORE: Final = 12
 VIA: Final = 13
+UPGRADE: Final = 14
 
 OWS: Final = b" \t"
 REMEMBERED: Final = 4096  # spellings of names, or values: a bound on what an attacker can make us keep
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 
 # Fields of one connection (RFC 9110, section 7.6.1), whether or not Connection names them. HTTP2-Settings:
-# an upgrade to h2c is not offered. Proxy: it would become HTTP_PROXY in a CGI (CVE-2016-5385).
-_HOP_BY_HOP = (b"keep-alive", b"proxy-connection", b"te", b"upgrade", b"http2-settings")
+# an upgrade to h2c is not passed on. Proxy: it would become HTTP_PROXY in a CGI (CVE-2016-5385).
+_HOP_BY_HOP = (b"keep-alive", b"proxy-connection", b"te", b"http2-settings")
 
 _REQUEST_LAW: Mapping[bytes, int] = {
     **dict.fromkeys(_HOP_BY_HOP, DROP),
@@ -49,12 +50,14 @@ _REQUEST_LAW: Mapping[bytes, int] = {
     b"forwarded": FORWARDED,
     b"x-real-ip": FORWARDED_MORE,
     b"via": VIA,
+    b"upgrade": UPGRADE,
 }
 _RESPONSE_LAW: Mapping[bytes, int] = {
     **dict.fromkeys(_HOP_BY_HOP, DROP),
     b"content-length": LENGTH,
     b"transfer-encoding": CODING,
     b"connection": CONNECTION,
+    b"upgrade": UPGRADE,
 }
 
 # What a trailer section may not bring (RFC 9110, section 6.5.1): framing, routing, authentication, request
@@ -168,6 +171,13 @@ def connection_options(value: bytes) -> tuple[bool | None, tuple[bytes, ...]]:
         if len(value) <= 64 and len(_known_options) < 256:
             _known_options[value] = known
     return known
+
+
+def protocols(value: bytes) -> bytes:
+    """The protocols of an Upgrade field that may be switched to. Not another HTTP, nor TLS: what was judged
+    here would be judged anew there, by other rules (smuggling by h2c)."""
+    found = [member for member in members(value) if not member.startswith((b"h2c", b"http/", b"tls/"))]
+    return b", ".join(found)
 
 
 _KEPT_THOUGH_NAMED = frozenset((b"host", b"content-length", b"transfer-encoding"))

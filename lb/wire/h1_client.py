@@ -22,6 +22,7 @@ from lb.wire.fields import Rules
 from lb.wire.heads import (
     NO_CALLBACKS,
     parse_response,
+    switches,
 )
 from lb.wire.stream import ResponseSink, Transport
 
@@ -52,6 +53,7 @@ class ClientCodec:
         "_sink",
         "_state",
         "_transport",
+        "_upgrade",
         "_write",
         "reusable",
     )
@@ -69,6 +71,7 @@ class ClientCodec:
         self._chunked: ChunkedReader | None = None
         self._chunking = False
         self._head_request = False
+        self._upgrade = b""  # the protocols that were offered
         self.reusable = True  # whether another request may go this way after the present one
 
     # --- to the backend ---
@@ -80,6 +83,7 @@ class ClientCodec:
         self._state = READ_HEAD
         self._interim = 0
         self._head_request = request.method == b"HEAD"
+        self._upgrade = request.upgrade
         if request.length == CHUNKED:
             self._chunking = True
             if data:
@@ -180,6 +184,9 @@ class ClientCodec:
 
     def _interim_head(self, response: Response, rest: bytes) -> None:
         """A 1xx is here, and what came behind it: the real one is still to come."""
+        if response.status == 101 and self._upgrade and switches(response, self._upgrade):
+            self._switch(response, rest)
+            return
         self._interim += 1
         if response.status == 101 or self._interim > _MAX_INTERIM:
             self._fail(BAD_RESPONSE)
@@ -188,6 +195,14 @@ class ClientCodec:
             self._sink.on_interim(response)
         if rest and self._sink is not None:
             self._feed_head(rest)
+
+    def _switch(self, response: Response, rest: bytes) -> None:
+        """What follows is another protocol's, and none of ours to read."""
+        sink, self._sink = self._sink, None
+        self._state = CLOSED
+        self.reusable = False
+        if sink is not None:
+            sink.on_switch(response, rest)
 
     def _begin(self, response: Response, rest: bytes, parser: HttpResponseParser) -> None:
         """A final response's head is here, with what came behind it."""

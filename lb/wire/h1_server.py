@@ -177,7 +177,8 @@ class ServerCodec:
         if not length:
             # Only here llhttp is at the beginning of a message again, and good for the next one. It has its
             # own mind about that, and heeds Proxy-Connection, which we drop.
-            self._parser = parser if request.keep_alive and parser.should_keep_alive() else None
+            reusable = request.keep_alive and not request.upgrade and parser.should_keep_alive()
+            self._parser = parser if reusable else None
             self.received = 0
             self._state = WAIT
             self._handler.on_head(request, b"", True)
@@ -317,6 +318,17 @@ class ServerCodec:
         """A 1xx response. HTTP/1.0 knows none (RFC 9110, section 15.2)."""
         if self._request is not None and not self._request.http10:
             self._write(b"\r\n".join([*response.lines, b"", b""]))
+
+    def send_switch(self, response: Response, extra: bytes) -> bytes:
+        """The 101. What the client has sent already behind its request is handed back: it's not for us."""
+        self._write(
+            b"\r\n".join(
+                [*response.lines, b"Connection: Upgrade", b"Upgrade: " + response.upgrade, extra, b"", b""]
+            )
+        )
+        pending = self.pending
+        self.close()
+        return pending
 
     def send_head(self, response: Response, extra: bytes, data: bytes, end: bool) -> None:
         """The head, with the first data or all of it, in one write. `extra` are further field lines of ours.

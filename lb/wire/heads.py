@@ -41,10 +41,13 @@ from lb.wire.fields import (
     LENGTH,
     PASS,
     TOKEN,
+    UPGRADE,
     VIA,
     Rules,
     connection_options,
     content_length,
+    members,
+    protocols,
     valid_host,
     without,
 )
@@ -116,7 +119,7 @@ def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int
     request = Request(method, target, passed)
     if version != b"HTTP/1.1":
         _judge_version(request, version)
-    connection = coding = length = None
+    connection = coding = length = upgrade = None
     hosts = 0
     known = rules.judged
     for line in lines[1:]:
@@ -138,6 +141,8 @@ def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int
             if coding is not None:
                 raise Refused(BAD_FRAMING)
             coding = field.value
+        elif rule == UPGRADE:
+            upgrade = field.value if upgrade is None else upgrade + b"," + field.value
         elif rule != DROP:
             _take(request, rule, field.value, trusted, line)
     if method in _NOT_SERVED:
@@ -151,7 +156,7 @@ def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int
     if coding is not None or length is not None:
         _judge_framing(request, coding, length, max_body)
     if connection is not None:
-        _heed_connection(request, connection)
+        _heed_connection(request, connection, upgrade)
     return request
 
 
@@ -164,12 +169,18 @@ def _judge_version(request: Request, version: bytes) -> None:
     request.lines[0] = b"%b %b HTTP/1.1" % (request.method, request.target)
 
 
-def _heed_connection(request: Request, connection: bytes) -> None:
+def _heed_connection(request: Request, connection: bytes, upgrade: bytes | None) -> None:
     keep, named = connection_options(connection)
     if keep is not None:
         request.keep_alive = keep
     if named:
         request.lines[1:] = without(request.lines[1:], named)
+    # RFC 9110, section 7.8: an offer is one only where Connection names it, and never in HTTP/1.0. With a
+    # body it would be unclear where that ends and the other protocol begins.
+    if upgrade is not None and b"upgrade" in named and not request.http10 and not request.length:
+        request.upgrade = protocols(upgrade)
+        if request.upgrade:
+            request.lines += [b"Connection: Upgrade", b"Upgrade: " + request.upgrade]
 
 
 def _take(request: Request, rule: int, value: bytes, trusted: bool, line: bytes) -> None:
@@ -272,6 +283,7 @@ def parse_response(lines: list[bytes], rules: Rules) -> Response | None:
     passed = [start]
     length = UNTIL_CLOSE
     connection = None
+    upgrade = b""
     known = rules.judged
     for line in lines[1:]:
         field = known.get(line) or rules.judge(line)
@@ -290,9 +302,20 @@ def parse_response(lines: list[bytes], rules: Rules) -> Response | None:
             length = CHUNKED
         elif rule == CONNECTION:
             connection = field.value if connection is None else connection + b"," + field.value
+        elif rule == UPGRADE:
+            upgrade = field.value
     if connection is None:
         return Response(status, passed, length, not http10)
     keep, named = connection_options(connection)
     if named:
         passed[1:] = without(passed[1:], named)
-    return Response(status, passed, length, not http10 if keep is None else keep)
+    response = Response(status, passed, length, not http10 if keep is None else keep)
+    if status == 101 and b"upgrade" in named and not http10:
+        response.upgrade = upgrade
+    return response
+
+
+def switches(response: Response, offered: bytes) -> bool:
+    """Whether this 101 switches to a protocol that was offered, and to no other."""
+    chosen = members(response.upgrade)
+    return len(chosen) == 1 and chosen[0] in members(offered)

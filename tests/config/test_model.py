@@ -77,7 +77,7 @@ def test_defaults_of_what_bears_failure_and_load():
     assert (limits.requests_per_backend, limits.connections_per_backend) == (None, None)
     assert (limits.requests, limits.connections) == (None, None)
     assert (limits.queue, limits.queue_timeout) == (1024, 1)
-    assert [value for _, value in route.timeouts] == [None] * 4
+    assert [value for _, value in route.timeouts] == [None] * 5
     assert (route.retries, route.rate_limit) == (None, None)
 
 
@@ -278,7 +278,7 @@ class TestARouteAndItsPool:
         found = config(self.TEXT)
         dumped = found.model_dump(mode="json")
         assert dumped["routes"][0]["timeouts"] == {
-            "total": "off", "connect": None, "response_header": None, "idle": "5s"
+            "total": "off", "connect": None, "response_header": None, "idle": "5s", "tunnel": None
         }  # fmt: skip
         assert dumped["routes"][0]["retries"]["attempts"] == 0
         assert dumped["routes"][3]["retries"] is None

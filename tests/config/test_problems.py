@@ -270,7 +270,7 @@ ROUTE_RULES = [
     ("timeouts: {idle:▸ }", f"timeouts.idle: {DURATION} nothing"),
     (
         "timeouts: {▸request: 1s}",
-        "timeouts.request: unknown key (known here: total, connect, response_header, idle)",
+        "timeouts.request: unknown key (known here: total, connect, response_header, idle, tunnel)",
     ),
     ("retries: ▸3", "retries: must be a mapping or off, not 3"),
     ("retries: ▸none", "retries: must be a mapping or off, not 'none' (did you mean off?)"),

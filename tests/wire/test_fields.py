@@ -204,7 +204,7 @@ class TestRules:
             (b"X-Request-ID", fields.ID),
             (b"x-request-id", fields.ID),
             (b"X-Forwarded-For", fields.FORWARDED_FOR),
-            (b"Upgrade", fields.DROP),
+            (b"Upgrade", fields.UPGRADE),
             (b"TE", fields.DROP),
             (b"Keep-Alive", fields.DROP),
             (b"Proxy", fields.DROP),
@@ -260,9 +260,10 @@ class TestRules:
         assert (
             rule_of(rules, b"x-request-id")
             == rule_of(rules, b"X_BACKEND")
-            == rule_of(rules, b"Upgrade")
+            == rule_of(rules, b"Keep-Alive")
             == fields.DROP
         )
+        assert rule_of(rules, b"Upgrade") == fields.UPGRADE
         assert rule_of(rules, b"content-length") == fields.LENGTH
         assert (
             rule_of(rules, b"Host") == rule_of(rules, b"Via") == rule_of(rules, b"Set-Cookie") == fields.PASS

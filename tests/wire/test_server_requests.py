@@ -116,10 +116,18 @@ CONNECTIONS = {
     ),
     "an offer of WebSocket": (
         get(b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: x"),
-        request(b"GET /", b"Sec-WebSocket-Key: x"),
+        request(b"GET /", b"Sec-WebSocket-Key: x", b"Connection: Upgrade", b"Upgrade: websocket"),
     ),
     "an offer of h2c": (
         get(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQ"),
+        request(b"GET /"),
+    ),
+    "an offer of several": (
+        get(b"Connection: keep-alive, Upgrade", b"Upgrade: HTTP/2.0, foo", b"Upgrade: bar/1,TLS/1.2"),
+        request(b"GET /", b"Connection: Upgrade", b"Upgrade: foo, bar/1"),
+    ),
+    "an offer that Connection doesn't name": (
+        get(b"Connection: keep-alive", b"Upgrade: websocket"),
         request(b"GET /"),
     ),
     "an offer with a body": (
