@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import fsum
 from typing import Any, Protocol
@@ -46,6 +46,12 @@ class Histogram:
             below = upto
         self._counts[-1] += len(fresh) - below
         fresh.clear()
+
+    def add(self, counts: Iterable[tuple[int, int]], total: float) -> None:
+        """Takes over what was observed elsewhere: pairs of place among the bounds and how many, their sum."""
+        for place, count in counts:
+            self._counts[place] += count
+        self._total += total
 
     @property
     def counts(self) -> list[int]:
