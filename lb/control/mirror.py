@@ -1,0 +1,111 @@
+"""Pools of the supervisor, and the same pools in each worker: membership, health, states and weights.
+
+The supervisor's pools are the ones that probes, discovery and the admin API change. A `Leader` notices what
+is different since it last looked, however it came about, and says it: a whole set where the membership has
+changed, a few backends where it is only their health. A `Follower` does the same to the pools of a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from lb.control.messages import Changes, Membership, Message
+from lb.core.backend import STATES, Backend, BackendSpec
+from lb.core.load_table import Places
+from lb.core.pool import Pool
+
+View = dict[str, Any]  # what a worker has to know of a backend
+
+
+class Leader:
+    """The supervisor's side of one pool.
+
+    A backend has a place for as long as it is the same to its pool: same ID and address, and never gone.
+    """
+
+    def __init__(self, pool: Pool, places: Places) -> None:
+        self.pool = pool
+        self._places = places
+        self._said: dict[Backend, View] = {}
+
+    def whole(self) -> Membership:
+        """Everything, for a worker that has just begun. The others have to hear `news` all the same."""
+        return Membership(self.pool.name, [self._view(each) for each in self.pool.backends.values()])
+
+    def news(self) -> Message | None:
+        """What is different since the last time, for all workers; None where nothing is."""
+        now = {backend: self._view(backend) for backend in self.pool.backends.values()}
+        said, self._said = self._said, now
+        for backend in said.keys() - now.keys():
+            self._places.leave(backend)
+        if [*said] != [*now] or any(said[each]["spec"] != now[each]["spec"] for each in now):
+            return Membership(self.pool.name, [*now.values()])
+        changed = [
+            (backend.id, {name: value for name, value in view.items() if value != said[backend][name]})
+            for backend, view in now.items()
+            if view != said[backend]
+        ]
+        return Changes(self.pool.name, changed) if changed else None
+
+    def close(self) -> None:
+        """The pool is no more: others may have its backends' places."""
+        for backend in {*self._said, *self.pool.backends.values()}:
+            self._places.leave(backend)
+        self._said = {}
+
+    def _view(self, backend: Backend) -> View:
+        return {
+            "spec": asdict(backend.spec),
+            "place": self._places.take(backend),
+            "state": backend.state,
+            "healthy": backend.healthy,
+            "weight": backend.weight,
+        }
+
+
+class Follower:
+    """A worker's side of all its pools. `attach` lets a backend know its place in the load table."""
+
+    def __init__(self, pools: Mapping[str, Pool], attach: Callable[[Backend, int], object]) -> None:
+        self.pools = pools
+        self._attach = attach
+        self._placed: dict[Backend, int] = {}
+        self._coming: dict[str, int] = {}  # the places of those of the pool that is being updated, by ID
+
+    def follow(self, message: Membership | Changes) -> None:
+        """Does what the supervisor has said. What it says of a pool that isn't here is not for us."""
+        pool = self.pools.get(message.pool)
+        if pool is None:
+            return
+        if isinstance(message, Changes):
+            for backend_id, change in message.backends:
+                if backend_id in pool.backends:
+                    self._change(pool, pool.backends[backend_id], change)
+            return
+        self._coming = {each["spec"]["id"]: each["place"] for each in message.backends}
+        pool.update(BackendSpec(**each["spec"]) for each in message.backends)
+        for each in message.backends:
+            self._change(pool, pool.backends[each["spec"]["id"]], each)
+        present = {backend for pool in self.pools.values() for backend in pool.backends.values()}
+        self._placed = {backend: place for backend, place in self._placed.items() if backend in present}
+
+    def on_added(self, backend: Backend) -> None:
+        """To be called by the pool for each that is new, so that the policy meets it in its place already."""
+        self._put(backend, self._coming.get(backend.id, -1))
+
+    def _put(self, backend: Backend, place: int) -> None:
+        if place >= 0 and self._placed.get(backend) != place:
+            self._placed[backend] = place
+            self._attach(backend, place)
+
+    def _change(self, pool: Pool, backend: Backend, change: View) -> None:
+        self._put(backend, change.get("place", -1))
+        if "healthy" in change:
+            pool.set_health(backend, change["healthy"])
+        if "state" in change and change["state"] != backend.state:
+            # Not the equal string that came in: the pool tells states apart by identity.
+            pool.set_state(backend, STATES[STATES.index(change["state"])])
+        if "weight" in change and change["weight"] != backend.weight:
+            pool.set_weight(backend, change["weight"])

@@ -1,0 +1,153 @@
+"""What the supervisor knows of its backends, the workers know too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import pytest
+
+from lb.control.messages import Changes, Membership, Message
+from lb.control.mirror import Follower, Leader
+from lb.core.backend import DISABLED, DRAINING, STATES, Backend
+from lb.core.load_table import CELL, LoadTable, Places
+from lb.core.pool import Pool
+from tests.core.fleet import made_pool, specs
+
+
+class Mirrored:
+    """A pool of the supervisor, and that of a worker."""
+
+    def __init__(self, starts_healthy: bool = True) -> None:
+        table = LoadTable(memoryview(bytearray(8 * CELL)), 1)
+        self.places = Places(table)
+        self.ours = made_pool(specs(a=1, b=2), starts_healthy=starts_healthy)
+        self.leader = Leader(self.ours, self.places)
+        self.theirs = made_pool(starts_healthy=starts_healthy)
+        self.placed: list[tuple[str, int]] = []
+        self.follower = Follower({"greeter": self.theirs}, self._attach)
+
+    def _attach(self, backend: Backend, place: int) -> None:
+        self.placed.append((backend.id, place))
+
+    def pass_on(self) -> Message | None:
+        """Tells the worker what is new."""
+        news = self.leader.news()
+        if news is not None:
+            self.hear(news)
+        return news
+
+    def hear(self, message: Message) -> None:
+        heard = type(message)(**json.loads(json.dumps(asdict(message))))
+        assert isinstance(heard, Membership | Changes)
+        self.follower.follow(heard)
+
+
+@pytest.fixture
+def mirrored() -> Mirrored:
+    mirrored = Mirrored()
+    mirrored.pass_on()
+    return mirrored
+
+
+def seen(pool: Pool) -> Sequence[object]:
+    return [(each.spec, each.state, each.healthy, each.weight) for each in pool.backends.values()]
+
+
+def test_a_worker_that_begins_hears_it_all() -> None:
+    mirrored = Mirrored(starts_healthy=False)
+    ours = mirrored.ours
+    ours.set_health(ours.backends["a"], True)
+    ours.set_state(ours.backends["b"], DRAINING)
+    ours.set_weight(ours.backends["b"], 7)
+    mirrored.hear(mirrored.leader.whole())
+    assert seen(mirrored.theirs) == seen(ours)
+    assert [each.id for each in mirrored.theirs.eligible] == ["a"]
+    assert mirrored.placed == [("a", 0), ("b", 1)]
+
+
+def test_no_news_where_nothing_is_different(mirrored: Mirrored) -> None:
+    assert mirrored.pass_on() is None
+    mirrored.ours.refresh()
+    assert mirrored.pass_on() is None
+
+
+def test_only_what_is_different_is_said(mirrored: Mirrored) -> None:
+    ours = mirrored.ours
+    ours.set_health(ours.backends["b"], False)
+    ours.set_weight(ours.backends["b"], 5)
+    ours.set_state(ours.backends["a"], DISABLED)
+    changes = [("a", {"state": "disabled"}), ("b", {"healthy": False, "weight": 5})]
+    assert mirrored.pass_on() == Changes("greeter", changes)
+    assert seen(mirrored.theirs) == seen(ours)
+
+
+def test_states_are_the_very_ones_that_the_pool_knows(mirrored: Mirrored) -> None:
+    mirrored.ours.set_state(mirrored.ours.backends["a"], DRAINING)
+    mirrored.pass_on()
+    assert mirrored.theirs.backends["a"].state is STATES[1]
+
+
+def test_who_comes_and_who_goes(mirrored: Mirrored) -> None:
+    stays = mirrored.theirs.backends["b"]
+    stays.requests[200] = 1
+    mirrored.ours.update(specs(b=2, c=1))
+    assert isinstance(mirrored.pass_on(), Membership)
+    assert [*mirrored.theirs.backends] == ["b", "c"]
+    assert mirrored.theirs.backends["b"] is stays
+    assert mirrored.placed[2:] == [("c", 2)]
+    assert mirrored.places.left() == [0]
+
+
+def test_a_new_weight_in_the_configuration(mirrored: Mirrored) -> None:
+    mirrored.ours.update(specs(a=9, b=2))
+    mirrored.pass_on()
+    assert seen(mirrored.theirs) == seen(mirrored.ours)
+
+
+def test_another_address_is_another_backend(mirrored: Mirrored) -> None:
+    before = mirrored.theirs.backends["a"]
+    a, b = specs(a=1, b=2)
+    mirrored.ours.update([replace(a, port=9999), b])
+    mirrored.pass_on()
+    assert mirrored.theirs.backends["a"] is not before
+    assert mirrored.placed[2:] == [("a", 2)]
+    assert mirrored.places.left() == [0]
+
+
+def test_who_leaves_and_is_back_before_the_workers_hear_of_it_has_a_new_place(mirrored: Mirrored) -> None:
+    before = mirrored.theirs.backends["a"]
+    mirrored.ours.update(specs(b=2))
+    mirrored.ours.update(specs(b=2, a=1))
+    mirrored.pass_on()
+    assert mirrored.theirs.backends["a"] is before
+    assert mirrored.placed[2:] == [("a", 2)]
+    assert mirrored.places.left() == [0]
+
+
+def test_a_backend_has_its_place_before_the_policy_meets_it(mirrored: Mirrored) -> None:
+    backend = Backend(specs(c=1)[0])
+    mirrored.follower._coming = {"c": 5}
+    mirrored.follower.on_added(backend)
+    assert mirrored.placed[2:] == [("c", 5)]
+
+
+def test_who_has_no_place_goes_without() -> None:
+    mirrored = Mirrored()
+    mirrored.ours.update(specs(**dict.fromkeys("abcdefghij", 1)))
+    mirrored.pass_on()
+    assert len(mirrored.placed) == 8
+    assert len(mirrored.theirs.backends) == 10
+
+
+def test_a_pool_that_is_no_more_gives_its_places_back(mirrored: Mirrored) -> None:
+    mirrored.leader.close()
+    assert sorted(mirrored.places.left()) == [0, 1]
+
+
+def test_what_is_not_here_is_not_for_us(mirrored: Mirrored) -> None:
+    mirrored.follower.follow(Changes("another", [("a", {"healthy": False})]))
+    mirrored.follower.follow(Membership("another", []))
+    mirrored.follower.follow(Changes("greeter", [("nobody", {"healthy": False})]))
+    assert seen(mirrored.theirs) == seen(mirrored.ours)
