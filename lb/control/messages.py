@@ -49,7 +49,8 @@ class Configure(Message):
 class Membership(Message):
     """All backends of a pool: the fields of their specs, and what the supervisor knows of them.
 
-    Each has `spec`, `place` (-1: none), `state`, `healthy` and `weight`, the one that is in force.
+    Each has `spec`, `place` (-1: none), `state`, `healthy` (None: nobody knows yet) and `weight`, the one
+    that is in force.
     """
 
     pool: str

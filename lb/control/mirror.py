@@ -7,16 +7,26 @@ changed, a few backends where it is only their health. A `Follower` does the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from lb.control.messages import Changes, Membership, Message
-from lb.core.backend import STATES, Backend, BackendSpec
+from lb.core.backend import STATES, Backend, BackendSpec, SharedLoad
 from lb.core.load_table import Places
 from lb.core.pool import Pool
 
 View = dict[str, Any]  # what a worker has to know of a backend
+
+
+def put_on(backend: Backend, table: SharedLoad, place: int) -> None:
+    """From now on this backend is on this place of the table (-1: as it was), with what it has in flight."""
+    if place < 0 or (backend.shared is table and backend.place == place):
+        return
+    if backend.shared is not None:
+        backend.shared.set(backend.place, 0)
+    backend.shared, backend.place = table, place
+    table.set(place, backend.own)
 
 
 class Leader:
@@ -56,22 +66,23 @@ class Leader:
         self._said = {}
 
     def _view(self, backend: Backend) -> View:
+        place = self._places.take(backend)
+        put_on(backend, self._places.table, place)  # so that it is known here too what all have in flight
         return {
             "spec": asdict(backend.spec),
-            "place": self._places.take(backend),
+            "place": place,
             "state": backend.state,
-            "healthy": backend.healthy,
-            "weight": backend.weight,
+            "healthy": backend.healthy if backend.judged else None,
+            "weight": backend.configured_weight,
         }
 
 
 class Follower:
-    """A worker's side of all its pools. `attach` lets a backend know its place in the load table."""
+    """A worker's side of all its pools."""
 
-    def __init__(self, pools: Mapping[str, Pool], attach: Callable[[Backend, int], object]) -> None:
+    def __init__(self, pools: Mapping[str, Pool], table: SharedLoad) -> None:
         self.pools = pools
-        self._attach = attach
-        self._placed: dict[Backend, int] = {}
+        self._table = table
         self._coming: dict[str, int] = {}  # the places of those of the pool that is being updated, by ID
 
     def follow(self, message: Membership | Changes) -> None:
@@ -88,24 +99,17 @@ class Follower:
         pool.update(BackendSpec(**each["spec"]) for each in message.backends)
         for each in message.backends:
             self._change(pool, pool.backends[each["spec"]["id"]], each)
-        present = {backend for pool in self.pools.values() for backend in pool.backends.values()}
-        self._placed = {backend: place for backend, place in self._placed.items() if backend in present}
 
     def on_added(self, backend: Backend) -> None:
         """To be called by the pool for each that is new, so that the policy meets it in its place already."""
-        self._put(backend, self._coming.get(backend.id, -1))
-
-    def _put(self, backend: Backend, place: int) -> None:
-        if place >= 0 and self._placed.get(backend) != place:
-            self._placed[backend] = place
-            self._attach(backend, place)
+        put_on(backend, self._table, self._coming.get(backend.id, -1))
 
     def _change(self, pool: Pool, backend: Backend, change: View) -> None:
-        self._put(backend, change.get("place", -1))
-        if "healthy" in change:
+        put_on(backend, self._table, change.get("place", -1))
+        if change.get("healthy") is not None:
             pool.set_health(backend, change["healthy"])
         if "state" in change and change["state"] != backend.state:
             # Not the equal string that came in: the pool tells states apart by identity.
             pool.set_state(backend, STATES[STATES.index(change["state"])])
-        if "weight" in change and change["weight"] != backend.weight:
+        if "weight" in change and change["weight"] != backend.configured_weight:
             pool.set_weight(backend, change["weight"])

@@ -31,13 +31,11 @@ PIECE = 25
 """So many backends are read in one go, which takes a millisecond at most; then requests have a turn."""
 
 BY_KEY = ("requests", "failures", "rejected")
-TOTALS = ("sent", "received", "policy_errors")
+TOTALS = ("sent", "received", "retries", "ejections", "policy_errors")
 HISTOGRAMS = ("duration", "first_byte", "connect")
 
 Owner = Backend | Pool | Any  # whatever has counters of these names
 Gauges = Mapping[str, int]
-Key = tuple[str, ...]
-"""Who owns a gauge: the name of a listener; of a pool; or pool, ID and address of a backend."""
 
 
 class _Sent:
@@ -138,16 +136,9 @@ class Tally:
             if found:
                 yield Counts(backends=found)
             began = perf_counter()
-        present = self._owners()  # as they are now: who came meanwhile may have been counted already
+        # As they are now: who came meanwhile may have been counted already.
+        present = owners(self._pools(), self._clients)
         self._sent = {owner: sent for owner, sent in self._sent.items() if owner in present}
-
-    def _owners(self) -> set[Owner]:
-        pools = self._pools().values()
-        return {
-            *self._clients.listeners.values(),
-            *pools,
-            *(backend for pool in pools for backend in pool.backends.values()),
-        }
 
     def _fresh(self, owner: Owner, gauges: Gauges) -> dict[str, Any]:
         sent = self._sent.get(owner)
@@ -165,27 +156,27 @@ class Sums:
     def __init__(self, pools: Callable[[], Mapping[str, Pool]], clients: ClientMetrics) -> None:
         self._pools = pools
         self._clients = clients
-        self._gauges: dict[object, dict[Key, dict[str, int]]] = {}  # by worker, which may be anything
+        self._gauges: dict[object, dict[Owner, dict[str, int]]] = {}  # by worker, which may be anything
 
     def add(self, worker: object, counts: Counts) -> None:
         """What a worker has sent."""
         pools = self._pools()
         for name, fresh in counts.listeners:
             stats = self._clients.listener(name)
-            self._merge(worker, ("listener", name), stats, fresh)
-            stats.connections = self.gauges("listener", name)["connections"]
+            self._merge(worker, stats, fresh)
+            stats.connections = self.gauges(stats)["connections"]
         for name, fresh in counts.pools:
             if name in pools:
-                self._merge(worker, ("pool", name), pools[name], fresh)
+                self._merge(worker, pools[name], fresh)
         for (name, backend_id, address), fresh in counts.backends:
             backend = pools[name].backends.get(backend_id) if name in pools else None
             if backend is not None and backend.spec.address == address:
-                self._merge(worker, ("backend", name, backend_id, address), backend, fresh)
+                self._merge(worker, backend, fresh)
 
-    def _merge(self, worker: object, key: Key, owner: Owner, fresh: dict[str, Any]) -> None:
+    def _merge(self, worker: object, owner: Owner, fresh: dict[str, Any]) -> None:
         for name, more in fresh.items():
             if name == "gauges":
-                self._gauges.setdefault(worker, {}).setdefault(key, {}).update(more)
+                self._gauges.setdefault(worker, {}).setdefault(owner, {}).update(more)
             elif name in BY_KEY:
                 counts = getattr(owner, name)
                 for value, count in more:
@@ -198,36 +189,34 @@ class Sums:
     def forget(self, worker: object) -> None:
         """A worker is gone: with it go its connections and who waited there. What it counted stays."""
         self._gauges.pop(worker, None)
-        for name, stats in self._clients.listeners.items():
-            stats.connections = self.gauges("listener", name)["connections"]
+        for stats in self._clients.listeners.values():
+            stats.connections = self.gauges(stats)["connections"]
 
-    def gauges(self, *key: str) -> Counter[str]:
+    def gauges(self, owner: Owner) -> Counter[str]:
         """The gauges of an owner, all workers together; 0 where nobody has said anything."""
         found: Counter[str] = Counter()
         for by_owner in self._gauges.values():
-            found.update(by_owner.get(key, {}))
+            found.update(by_owner.get(owner, {}))
         return found
 
-    def connections(self, pool: str, backend: Backend) -> dict[str, int]:
+    def connections(self, backend: Backend) -> dict[str, int]:
         """Open connections to a backend by state."""
-        found = self.gauges("backend", pool, backend.id, backend.spec.address)
+        found = self.gauges(backend)
         return {"active": found["active"], "idle": found["idle"]}
 
     def queued(self, pool: Pool) -> int:
         """How many requests wait for a free backend."""
-        return self.gauges("pool", pool.name)["queued"]
+        return self.gauges(pool)["queued"]
 
     def prune(self) -> None:
         """Forgets the gauges of backends, pools and listeners that are no more. To be called now and then."""
-        present = {
-            *(("listener", name) for name in self._clients.listeners),
-            *(("pool", name) for name in self._pools()),
-            *(
-                ("backend", name, backend.id, backend.spec.address)
-                for name, pool in self._pools().items()
-                for backend in pool.backends.values()
-            ),
-        }
+        present = owners(self._pools(), self._clients)
         for by_owner in self._gauges.values():
-            for key in by_owner.keys() - present:
-                del by_owner[key]
+            for owner in by_owner.keys() - present:
+                del by_owner[owner]
+
+
+def owners(pools: Mapping[str, Pool], clients: ClientMetrics) -> set[Owner]:
+    """All that have counters: listeners, pools, backends."""
+    backends = (backend for pool in pools.values() for backend in pool.backends.values())
+    return {*clients.listeners.values(), *pools.values(), *backends}

@@ -67,7 +67,7 @@ class Places:
     """
 
     def __init__(self, table: LoadTable) -> None:
-        self._table = table
+        self.table = table
         self._taken: dict[Hashable, int] = {}
         self._left: list[int] = []
         self._free = deque(range(table.places))  # who was free longest comes first
@@ -85,7 +85,7 @@ class Places:
             self._full = True
             log.warning(
                 "more than %d backends: of the rest, each worker knows only what it sent there itself",
-                self._table.places,
+                self.table.places,
             )
         return place
 
@@ -102,7 +102,7 @@ class Places:
     def free(self, heard: list[int]) -> None:
         """Of these, being what `left` said before all workers were asked, those at 0 may be taken again."""
         for place in heard:
-            if place in self._left and not self._table.total(place):
+            if place in self._left and not self.table.total(place):
                 self._left.remove(place)
                 self._free.append(place)
                 self._full = False

@@ -70,7 +70,8 @@ class LbCollector:
     """Makes the page of metrics out of what is counted all over the house.
 
     `pools` is asked at each scrape, so that a reload may replace them. `connections` says how many
-    connections to a backend there are by state (`active`, `idle`).
+    connections to a backend there are by state (`active`, `idle`), and `queued` how many requests wait for a
+    pool: its own queue, or those of all worker processes.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class LbCollector:
         reloads: ReloadState,
         version: str,
         connections: Callable[[Backend], Mapping[str, int]],
+        queued: Callable[[Pool], int] = lambda pool: len(pool.waiting),
     ) -> None:
         self._pools = pools
         self._clients = clients
         self._reloads = reloads
         self._version = version
         self._connections = connections
+        self._queued = queued
 
     def page(self, accept: str) -> tuple[str, Iterator[bytes]]:
         """The content type that fits an Accept header, and the page in pieces of about a millisecond's work.
@@ -122,7 +125,7 @@ class LbCollector:
         yield from self._own()
         yield from self._of_clients()
         yield from self._of_backends(rows)
-        yield from _of_pools(pools)
+        yield from _of_pools(pools, self._queued)
 
     def _own(self) -> Iterator[Family]:
         yield Family(
@@ -230,14 +233,14 @@ _BACKEND_HISTOGRAMS: tuple[tuple[str, str, Callable[[Backend], int | Histogram]]
 )
 
 
-def _of_pools(pools: Mapping[str, Pool]) -> Iterator[Family]:
+def _of_pools(pools: Mapping[str, Pool], queued: Callable[[Pool], int]) -> Iterator[Family]:
     rows = [(labels(pool=name), pool) for name, pool in pools.items()]
     yield Family("lb_pool_backends", "gauge", "Backends by state.", _split(rows, "state", backend_states))
     yield Family(
         "lb_pool_queue_length",
         "gauge",
         "Requests that wait for a free backend.",
-        _each(rows, lambda pool: len(pool.waiting)),
+        _each(rows, queued),
     )
     yield Family(
         "lb_pool_panic",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from random import Random
+from typing import ClassVar
 
 import pytest
 
@@ -13,23 +15,26 @@ from lb.control.mirror import Follower, Leader
 from lb.core.backend import DISABLED, DRAINING, STATES, Backend
 from lb.core.load_table import CELL, LoadTable, Places
 from lb.core.pool import Pool
-from tests.core.fleet import made_pool, specs
+from tests.core.fleet import FirstOfAll, made_pool, specs
 
 
 class Mirrored:
     """A pool of the supervisor, and that of a worker."""
 
     def __init__(self, starts_healthy: bool = True) -> None:
-        table = LoadTable(memoryview(bytearray(8 * CELL)), 1)
-        self.places = Places(table)
+        memory = memoryview(bytearray(8 * CELL))
+        self.places = Places(LoadTable(memory, 1))
         self.ours = made_pool(specs(a=1, b=2), starts_healthy=starts_healthy)
         self.leader = Leader(self.ours, self.places)
         self.theirs = made_pool(starts_healthy=starts_healthy)
-        self.placed: list[tuple[str, int]] = []
-        self.follower = Follower({"greeter": self.theirs}, self._attach)
+        self.table = LoadTable(memory, 1, 0)
+        self.follower = Follower({"greeter": self.theirs}, self.table)
+        self.theirs.on_added = self.follower.on_added
 
-    def _attach(self, backend: Backend, place: int) -> None:
-        self.placed.append((backend.id, place))
+    @property
+    def placed(self) -> dict[str, int]:
+        """Where each backend of the worker is, who has a place."""
+        return {each.id: each.place for each in self.theirs.backends.values() if each.shared is self.table}
 
     def pass_on(self) -> Message | None:
         """Tells the worker what is new."""
@@ -52,7 +57,10 @@ def mirrored() -> Mirrored:
 
 
 def seen(pool: Pool) -> Sequence[object]:
-    return [(each.spec, each.state, each.healthy, each.weight) for each in pool.backends.values()]
+    return [
+        (each.spec, each.state, each.healthy, each.judged, each.configured_weight)
+        for each in pool.backends.values()
+    ]
 
 
 def test_a_worker_that_begins_hears_it_all() -> None:
@@ -64,7 +72,16 @@ def test_a_worker_that_begins_hears_it_all() -> None:
     mirrored.hear(mirrored.leader.whole())
     assert seen(mirrored.theirs) == seen(ours)
     assert [each.id for each in mirrored.theirs.eligible] == ["a"]
-    assert mirrored.placed == [("a", 0), ("b", 1)]
+    assert mirrored.placed == {"a": 0, "b": 1}
+
+
+def test_a_backend_that_nobody_has_judged_is_not_ill() -> None:
+    mirrored = Mirrored(starts_healthy=False)
+    mirrored.pass_on()
+    assert [each.judged for each in mirrored.theirs.backends.values()] == [False, False]
+    mirrored.ours.set_health(mirrored.ours.backends["a"], False)
+    assert mirrored.pass_on() == Changes("greeter", [("a", {"healthy": False})])
+    assert [each.judged for each in mirrored.theirs.backends.values()] == [True, False]
 
 
 def test_no_news_where_nothing_is_different(mirrored: Mirrored) -> None:
@@ -96,7 +113,7 @@ def test_who_comes_and_who_goes(mirrored: Mirrored) -> None:
     assert isinstance(mirrored.pass_on(), Membership)
     assert [*mirrored.theirs.backends] == ["b", "c"]
     assert mirrored.theirs.backends["b"] is stays
-    assert mirrored.placed[2:] == [("c", 2)]
+    assert mirrored.placed == {"b": 1, "c": 2}
     assert mirrored.places.left() == [0]
 
 
@@ -112,25 +129,39 @@ def test_another_address_is_another_backend(mirrored: Mirrored) -> None:
     mirrored.ours.update([replace(a, port=9999), b])
     mirrored.pass_on()
     assert mirrored.theirs.backends["a"] is not before
-    assert mirrored.placed[2:] == [("a", 2)]
+    assert mirrored.placed == {"a": 2, "b": 1}
     assert mirrored.places.left() == [0]
 
 
 def test_who_leaves_and_is_back_before_the_workers_hear_of_it_has_a_new_place(mirrored: Mirrored) -> None:
     before = mirrored.theirs.backends["a"]
+    mirrored.theirs.start(before)
     mirrored.ours.update(specs(b=2))
     mirrored.ours.update(specs(b=2, a=1))
     mirrored.pass_on()
     assert mirrored.theirs.backends["a"] is before
-    assert mirrored.placed[2:] == [("a", 2)]
+    assert mirrored.placed == {"a": 2, "b": 1}
+    assert [mirrored.table.total(place) for place in range(3)] == [0, 0, 1]
     assert mirrored.places.left() == [0]
 
 
+def test_the_supervisor_knows_what_all_have_in_flight(mirrored: Mirrored) -> None:
+    for _ in range(3):
+        mirrored.theirs.start(mirrored.theirs.backends["b"])
+    assert [each.in_flight for each in mirrored.ours.backends.values()] == [0, 3]
+
+
 def test_a_backend_has_its_place_before_the_policy_meets_it(mirrored: Mirrored) -> None:
-    backend = Backend(specs(c=1)[0])
-    mirrored.follower._coming = {"c": 5}
-    mirrored.follower.on_added(backend)
-    assert mirrored.placed[2:] == [("c", 5)]
+    class Meets(FirstOfAll):
+        met: ClassVar[list[int]] = []
+
+        def rebuild(self, backends: Sequence[Backend]) -> None:
+            self.met += [each.place for each in backends if each.shared is not None]
+
+    mirrored.theirs.replace_policy(Meets(mirrored.theirs.clock, Random(1)))
+    mirrored.ours.update(specs(c=1))
+    mirrored.pass_on()
+    assert set(Meets.met) == {0, 1, 2}
 
 
 def test_who_has_no_place_goes_without() -> None:

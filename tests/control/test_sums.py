@@ -40,7 +40,8 @@ class Place:
             self.clients,
             ReloadState(0.0),
             "1",
-            lambda backend: sums.connections("greeter", backend) if sums else {},
+            sums.connections if sums else lambda backend: {},
+            sums.queued if sums else lambda pool: 0,
         )
         pieces = (piece for family in collector.families() for piece in family.pieces(False))
         return sorted(b"".join(pieces).decode().splitlines())
@@ -167,12 +168,13 @@ class TestTheEndOfAWorker:
             worker.waiting = 5
         add(sums, *workers)
         assert whole.clients.listeners[LISTENER].connections == 8
-        assert sums.connections("greeter", whole.backend("a")) == {"active": 4, "idle": 2}
-        assert sums.connections("greeter", whole.backend("b")) == {"active": 0, "idle": 0}
+        assert sums.connections(whole.backend("a")) == {"active": 4, "idle": 2}
+        assert sums.connections(whole.backend("b")) == {"active": 0, "idle": 0}
         assert sums.queued(whole.pool) == 10
+        assert 'lb_pool_queue_length{pool="greeter"} 10' in whole.page(sums)
         sums.forget(workers[0])
         assert whole.clients.listeners[LISTENER].connections == 4
-        assert sums.connections("greeter", whole.backend("a")) == {"active": 2, "idle": 1}
+        assert sums.connections(whole.backend("a")) == {"active": 2, "idle": 1}
         assert sums.queued(whole.pool) == 5
 
     def test_one_that_never_said_anything_may_go(self, sums: Sums) -> None:
@@ -186,7 +188,7 @@ def test_a_gauge_goes_down_again(whole: Place, sums: Sums) -> None:
         worker.open["a"] = {"active": count}
         add(sums, worker)
         assert whole.clients.listeners[LISTENER].connections == count
-        assert sums.connections("greeter", whole.backend("a"))["active"] == count
+        assert sums.connections(whole.backend("a"))["active"] == count
 
 
 def test_what_a_pool_counts_itself(whole: Place, sums: Sums) -> None:
@@ -243,8 +245,8 @@ class TestMembership:
         whole.pool.update(specs(b=1))
         sums.prune()
         whole.pool.update(specs(a=1, b=1))
-        assert sums.connections("greeter", whole.backend("a"))["active"] == 0
-        assert sums.connections("greeter", whole.backend("b"))["active"] == 1
+        assert sums.connections(whole.backend("a"))["active"] == 0
+        assert sums.connections(whole.backend("b"))["active"] == 1
 
     def test_who_comes_while_counts_are_sent_is_not_counted_twice(self, whole: Place, sums: Sums) -> None:
         worker = Worker()

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lb.core.load_table import CELL, LoadTable, Places
+from lb.core.pool import Pool
+from tests.core.fleet import load, made_pool, numbered, picked
 
 PLACES = 4
 
@@ -129,3 +131,45 @@ class TestPlaces:
         places = Places(tables(1)[-1])
         places.leave("nobody")
         assert places.left() == []
+
+
+class TestSeveralWorkers:
+    """Pools of two workers over one table, with the same four backends."""
+
+    @staticmethod
+    def made(policy: str) -> list[Pool]:
+        pools = []
+        for seed, table in enumerate(tables(2)[:2]):
+            pool = made_pool(numbered([1] * PLACES), policy, seed)
+            for place, backend in enumerate(pool.backends.values()):
+                backend.shared, backend.place = table, place
+            pool.refresh()
+            pools.append(pool)
+        return pools
+
+    @staticmethod
+    def loads(pool: Pool) -> list[int]:
+        return [each.in_flight for each in pool.backends.values()]
+
+    def test_least_request_fills_up_what_others_have_left(self) -> None:
+        first, second = self.made("least_request")
+        load(first, b0=10)
+        for _ in range(30):
+            second.start(picked(second))
+        assert self.loads(first) == self.loads(second) == [10] * PLACES
+
+    def test_p2c_sees_them_too(self) -> None:
+        first, second = self.made("p2c")
+        load(first, b0=10)
+        for _ in range(30):
+            second.start(picked(second))
+        assert second.backends["b0"].own <= 3  # only from when the others have ten as well
+        assert max(self.loads(first)) - min(self.loads(first)) <= 4
+
+    def test_a_dead_worker_makes_no_difference_any_more(self) -> None:
+        first, second = self.made("least_request")
+        load(first, b0=10)
+        shared = second.backends["b0"].shared
+        assert isinstance(shared, LoadTable)
+        shared.clear(0)
+        assert self.loads(second) == [0] * PLACES
