@@ -3,13 +3,16 @@
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import accumulate
+from itertools import accumulate, cycle
 from random import Random
 
 from lb.core.backend import Backend
 
 Rank = tuple[float, float]
 Entry = tuple[Rank, int, Backend]  # the place in the set decides between equals
+
+LOOKED_AT = 8
+"""Where ranks change unseen, so many backends are looked at for each pick. Each takes 0.3 µs."""
 
 
 class Shares:
@@ -47,7 +50,10 @@ class Ranking:
     """The backend of the lowest rank at hand, while ranks change one at a time: O(log n) a change.
 
     A heap in which a change adds a new entry and outdates the old one, which is dropped when it comes up.
-    Where other worker processes share the backends, ranks change unseen, and each has to be looked at.
+
+    Where other worker processes share the backends, ranks change unseen. Of a few backends, each is looked
+    at; of more, a few in turn before each pick, and then whoever comes up first, so that it is as good as it
+    seems. Who has become better unseen is found a moment later: there are others that are good.
     """
 
     def __init__(self, backends: Sequence[Backend], rank: Callable[[Backend], Rank]) -> None:
@@ -56,14 +62,28 @@ class Ranking:
         self._unseen = any(backend.shared is not None for backend in backends)
         self._entries: dict[Backend, Entry] = {b: (rank(b), place, b) for place, b in enumerate(backends)}
         self._heap = sorted(self._entries.values())
+        self._in_turn = cycle(backends)
 
     def first(self, backends: Sequence[Backend]) -> Backend:
         """The lowest of the whole set; of a part of it, as after a failed attempt, by looking at each."""
-        if self._unseen or backends is not self.backends:
+        if backends is not self.backends or (self._unseen and len(backends) <= LOOKED_AT):
             return min(backends, key=self.rank)
-        while self._entries[self._heap[0][2]] is not self._heap[0]:
-            heappop(self._heap)
-        return self._heap[0][2]
+        if self._unseen:
+            for _ in range(LOOKED_AT):
+                self._look_at(next(self._in_turn))
+        while True:
+            backend = self._heap[0][2]
+            if self._entries[backend] is not self._heap[0]:
+                heappop(self._heap)
+            elif not self._unseen or not self._look_at(backend):
+                return backend
+
+    def _look_at(self, backend: Backend) -> bool:
+        """Whether this backend's rank has changed unseen. It is known from now on."""
+        different = self.rank(backend) != self._entries[backend][0]
+        if different:
+            self.changed(backend)
+        return different
 
     def changed(self, backend: Backend) -> None:
         """This backend's rank may be another now. One that is not in the set is nobody's business."""

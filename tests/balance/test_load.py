@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lb.balance.load import Ranking, Shares, two_of
+from lb.balance.load import LOOKED_AT, Ranking, Shares, two_of
 from lb.core.backend import Backend, BackendSpec
 from tests.balance.chance import LEAST, MOST, Scripted, assert_shares
 from tests.core.fleet import numbered
@@ -112,3 +112,60 @@ class TestRanking:
             tracemalloc.stop()
         assert ranking.first(fleet) is fleet[0]
         assert held < 10 * changes  # an entry alone has more bytes than that
+
+
+class Elsewhere:
+    """What other processes have in flight, by place."""
+
+    def __init__(self, *loads: int) -> None:
+        self.loads = [*loads]
+
+    def others(self, place: int) -> int:
+        return self.loads[place]
+
+    def set(self, place: int, count: int) -> None:
+        pass
+
+
+class TestRankingWithOtherProcesses:
+    @staticmethod
+    def made(*loads: int) -> tuple[Elsewhere, list[Backend], Ranking]:
+        elsewhere, fleet = Elsewhere(*loads), backends((1,) * len(loads))
+        for place, backend in enumerate(fleet):
+            backend.shared, backend.place = elsewhere, place
+        return elsewhere, fleet, Ranking(fleet, by_load)
+
+    @given(st.lists(st.tuples(st.integers(0, LOOKED_AT - 1), st.integers(0, 4)), max_size=50))
+    def test_of_a_few_it_is_always_the_lowest(self, changes: list[tuple[int, int]]) -> None:
+        elsewhere, fleet, ranking = self.made(*[0] * LOOKED_AT)
+        for place, load in changes:
+            elsewhere.loads[place] = load
+            assert ranking.first(fleet) is min(fleet, key=by_load)
+
+    def test_of_many_whoever_is_first_is_as_good_as_it_seems(self) -> None:
+        elsewhere, fleet, ranking = self.made(*range(100))
+        for busy in range(60):
+            elsewhere.loads[busy] = 1000
+            assert ranking.first(fleet) is fleet[busy + 1]
+
+    def test_of_many_who_has_become_better_is_found_when_its_turn_comes(self) -> None:
+        elsewhere, fleet, ranking = self.made(*[5] * 100)
+        elsewhere.loads[99] = 0
+        found = [ranking.first(fleet) for _ in range(100 // LOOKED_AT + 1)]
+        assert found[0] is fleet[0]
+        assert found[-1] is fleet[99]
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.tuples(st.integers(0, 29), st.integers(0, 9)), max_size=100), st.data())
+    def test_it_comes_to_rest_at_a_lowest(self, changes: list[tuple[int, int]], data: st.DataObject) -> None:
+        elsewhere, fleet, ranking = self.made(*[3] * 30)
+        for place, load in changes:
+            if data.draw(st.booleans()):
+                elsewhere.loads[place] = load
+            else:
+                fleet[place].own = load
+                ranking.changed(fleet[place])
+            ranking.first(fleet)
+        for _ in range(30 // LOOKED_AT + 1):
+            first = ranking.first(fleet)
+        assert first.in_flight == min(each.in_flight for each in fleet)
