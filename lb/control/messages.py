@@ -1,8 +1,11 @@
 """What supervisor and workers say to each other. Every field is a plain JSON value.
 
-The supervisor greets a new worker in this order; each of the first three may come again later:
+The supervisor greets a new worker in this order:
 
     Hello · Configure · Membership, for each pool · Begin (answered with Ready, or refused)
+
+After a reload it greets all once more, with Listeners in the place of Hello. What comes between Configure and
+Begin belongs to the new configuration, and is for when it is in force.
 
 Durations are in seconds.
 """
@@ -31,6 +34,11 @@ class Hello(Message):
     seat: int
     row: int
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners(Message):
+    """What to accept on from the next Begin, in the place of all before. With it come the descriptors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,7 @@ class Changes(Message):
 
 @dataclass(frozen=True, slots=True)
 class Begin(Message):
-    """Everything has been said: accept connections, and answer with Ready."""
+    """Everything has been said: go by it from now on, and answer with Ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +127,7 @@ class Drain(Message):
 
 @dataclass(frozen=True, slots=True)
 class Ready(Message):
-    """Connections are accepted."""
+    """What was said is in force, and connections are accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +168,20 @@ class Refused(Message):
 KINDS: dict[str, type[Message]] = {
     kind.__name__: kind
     for kind in (
-        *(Hello, Configure, Membership, Changes, Begin, Lend, TakeBack, Collect, Find, Search, Drain),
+        *(
+            Hello,
+            Listeners,
+            Configure,
+            Membership,
+            Changes,
+            Begin,
+            Lend,
+            TakeBack,
+            Collect,
+            Find,
+            Search,
+            Drain,
+        ),
         *(Ready, Done, Found, Counts, Refused),
     )
 }

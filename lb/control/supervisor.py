@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from lb.control.channel import AskRefused, Channel, ChannelClosed, hand_over, pair, pair_for_descriptors
-from lb.control.messages import Begin, Drain, Hello, Lend, Message, TakeBack
+from lb.control.messages import Begin, Drain, Hello, Lend, Listeners, Message, TakeBack
 from lb.control.ports import Port
 from lb.control.shared_memory import SharedTable
 
@@ -193,8 +193,11 @@ class Supervisor:
 
     async def _greet(self, worker: Worker) -> None:
         sockets = self._sockets(worker.seat, self.ports)
-        hello = Hello(worker.seat, worker.row, self._shared.rows)
-        worker.give({TABLE: self._shared.descriptor, **sockets}, hello)
+        if worker.greeted:
+            worker.give(sockets, Listeners())
+        else:
+            hello = Hello(worker.seat, worker.row, self._shared.rows)
+            worker.give({TABLE: self._shared.descriptor, **sockets}, hello)
         for message in self.lead.greeting():
             worker.channel.tell(message)
         worker.greeted = True
@@ -295,6 +298,33 @@ class Supervisor:
         found = await asyncio.gather(*asked, return_exceptions=True)
         return list(_answers(found))
 
+    # --- reloading ---
+
+    async def renew(self, ports: Sequence[Port], timeout: float) -> None:
+        """Greets all once more, after a reload. The old listeners are for the caller to close afterwards.
+
+        A worker that can't go by what it is told makes room for a new one, and has so many seconds to drain.
+        Raises WorkerFailed where the new one can't either; it is logged too, since the others have changed.
+        """
+        for seat in self._seats:
+            if seat.lent_to is not None:
+                seat.lent_to.channel.tell(TakeBack(seat.number))
+                seat.lent_to = None
+        self.ports = ports
+        seats = [seat for seat in self._seats if seat.worker is not None]
+        greeted = [self._greet(seat.worker) for seat in seats if seat.worker is not None]
+        found = await asyncio.gather(*greeted, return_exceptions=True)
+        self._lend()
+        for seat, error in zip(seats, found, strict=True):
+            if error is None:
+                continue
+            log.error("worker %d can't go by the new configuration, and is replaced: %s", seat.number, error)
+            try:
+                await self._replace(seat, timeout)
+            except WorkerFailed as failed:
+                log.error("%s; the old one stays, with the old configuration", failed)
+                raise
+
     # --- ending ---
 
     async def replace_in_turn(self, timeout: float) -> None:
@@ -303,12 +333,15 @@ class Supervisor:
         Raises WorkerFailed where a new one can't begin; the old one stays then, as do the rest.
         """
         for seat in self._seats:
-            async with seat.changing:
-                old = seat.worker
-                if old is None:
-                    continue  # a new one is on its way
-                await self._fill(seat)
-            await self._drain(old, timeout)
+            await self._replace(seat, timeout)
+
+    async def _replace(self, seat: _Seat, timeout: float) -> None:
+        async with seat.changing:
+            old = seat.worker
+            if old is None:
+                return  # a new one is on its way
+            await self._fill(seat)
+        await self._drain(old, timeout)
 
     async def drain(self, timeout: float) -> None:
         """Ends all at the same time: what is under way has so many seconds. Listening sockets are closed."""

@@ -25,6 +25,7 @@ from lb.control.messages import (
     Drain,
     Hello,
     Lend,
+    Listeners,
     Message,
     Ready,
     Refused,
@@ -43,8 +44,11 @@ class Program(Protocol):
 
     pause: float
 
-    def hello(self, shared: SharedTable, sockets: Sockets) -> None:
-        """The first of all: the load table, and what to accept on later."""
+    def hello(self, shared: SharedTable) -> None:
+        """The first of all: the load table."""
+
+    def listeners(self, sockets: Sockets) -> None:
+        """What to accept on from the next `begin`, in the place of all before."""
 
     def heard(self, message: Message) -> None:
         """Something that needs no answer: configuration, membership, health."""
@@ -53,7 +57,10 @@ class Program(Protocol):
         """The answer to anything else that is asked."""
 
     async def begin(self) -> None:
-        """Accepts connections. What it raises is told to the supervisor, and the worker ends."""
+        """Goes by what it has heard. What it raises is told to the supervisor, and nothing has changed then.
+
+        The first time it begins to accept; after a reload it comes again.
+        """
 
     def lend(self, seat: int, sockets: Sockets) -> None:
         """Accepts on these too."""
@@ -90,6 +97,7 @@ class _Work:
         self._enough = asyncio.Event()
         self._timeout: float | None = None  # for draining
         self._begun = False
+        self._beginning = asyncio.Lock()
 
     async def run(self, end: socket.socket) -> None:
         self._channel = await Channel.over(
@@ -112,8 +120,10 @@ class _Work:
         match message:
             case Hello():
                 found = take_over(self._way)
-                shared = SharedTable(found.pop(TABLE), message.rows, message.row)
-                self.program.hello(shared, _sockets(found))
+                self.program.hello(SharedTable(found.pop(TABLE), message.rows, message.row))
+                self.program.listeners(_sockets(found))
+            case Listeners():
+                self.program.listeners(_sockets(take_over(self._way)))
             case Lend():
                 self.program.lend(message.seat, _sockets(take_over(self._way)))
             case TakeBack():
@@ -135,7 +145,8 @@ class _Work:
 
     async def _begin(self) -> Message:
         try:
-            await self.program.begin()
+            async with self._beginning:
+                await self.program.begin()
         except Exception as error:
             log.exception("can't begin")
             return Refused(str(error) or type(error).__name__)

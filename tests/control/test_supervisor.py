@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lb.control.messages import Collect, Configure, Counts, Find, Found, Message
+from lb.control.messages import Begin, Collect, Configure, Counts, Find, Found, Message
 from lb.control.ports import Port, bind
 from lb.control.shared_memory import SharedTable
 from lb.control.supervisor import Supervisor, Worker, WorkerFailed
@@ -71,6 +71,11 @@ class House:
             self.readers[writer] = reader
             return int(await reader.readline()), writer
 
+    async def configs(self) -> list[str]:
+        """By what each worker goes."""
+        answers = await self.supervisor.ask(Find("whatever"), 5)
+        return [each.records[0][1]["config"] for each in answers if isinstance(each, Found)]
+
     async def spread(self, count: int) -> Counter[int]:
         """How many of so many short connections each process serves."""
         found: Counter[int] = Counter()
@@ -119,9 +124,8 @@ async def test_they_share_the_port_and_know_what_there_is_to_know() -> None:
 async def test_what_is_told_reaches_all() -> None:
     async with house() as all_:
         all_.supervisor.tell(Configure("lb.yaml", "second"))
-        answers = await all_.supervisor.ask(Find("whatever"), 5)
-        configs = [each.records[0][1]["config"] for each in answers if isinstance(each, Found)]
-        assert configs == ["second", "second"]
+        await all_.supervisor.ask(Begin(), 5)
+        assert await all_.configs() == ["second", "second"]
 
 
 async def test_counts_are_there_as_soon_as_they_are_asked_for() -> None:
@@ -322,3 +326,58 @@ class TestNewForOld:
                 await all_.supervisor.replace_in_turn(5.0)
             assert all_.processes == before
             assert set(await all_.spread(40)) == set(before.values())
+
+
+class TestReload:
+    async def test_other_listeners_and_another_configuration(self) -> None:
+        async with house() as all_:
+            before, old = all_.processes, all_.port
+            all_.lead.config = "second"
+            all_.port = bind("127.0.0.1", 0, 2, 128)
+            await all_.supervisor.renew([all_.port], 5.0)
+            old.close()
+            assert await all_.configs() == ["second", "second"]
+            assert all_.processes == before
+            assert set(await all_.spread(40)) == set(before.values())
+
+    async def test_the_old_address_is_given_up(self) -> None:
+        async with house() as all_:
+            host, port = all_.port.name.split(":")
+            new = bind("127.0.0.1", 0, 2, 128)
+            await all_.supervisor.renew([new], 5.0)
+            all_.port.close()
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(host, int(port))
+
+    async def test_a_worker_that_can_not_follow_is_replaced(self, caplog: pytest.LogCaptureFixture) -> None:
+        async with house() as all_:
+            before = all_.processes
+            all_.lead.config = "bad luck"
+            await all_.supervisor.renew(all_.supervisor.ports, 5.0)
+            assert await all_.configs() == ["bad luck", "bad luck"]
+            assert not set(before.values()) & set(all_.processes.values())
+        assert (
+            "worker 1 can't go by the new configuration, and is replaced: it can't be changed" in caplog.text
+        )
+
+    async def test_where_the_new_one_can_not_either_the_old_one_stays(self) -> None:
+        async with house() as all_:
+            before = all_.processes
+            all_.lead.config = "bad luck"
+            all_.supervisor.command = command("refuses")
+            with pytest.raises(WorkerFailed):
+                await all_.supervisor.renew(all_.supervisor.ports, 5.0)
+            assert all_.processes == before
+
+    async def test_what_is_lent_is_lent_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("lb.control.supervisor.BACK_OFF", (30.0, 30.0))
+        async with house() as all_:
+            seats = all_.processes
+            all_.supervisor.command = command("refuses")
+            os.kill(seats[0], signal.SIGKILL)
+            await until(lambda: seats[0] in all_.lead.dead)
+            assert set(await all_.spread(10)) == {seats[1]}
+            old, all_.port = all_.port, bind("127.0.0.1", 0, 2, 128)
+            await all_.supervisor.renew([all_.port], 5.0)
+            old.close()
+            assert set(await all_.spread(20)) == {seats[1]}

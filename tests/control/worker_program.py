@@ -29,15 +29,17 @@ class Tiny:
         self.said = 0
         self.open: set[asyncio.StreamWriter] = set()
         self.servers: dict[int, list[asyncio.Server]] = {}
-        self.config = ""
+        self.config = self.next_config = ""
 
-    def hello(self, shared: SharedTable, sockets: Sockets) -> None:
+    def hello(self, shared: SharedTable) -> None:
         self.shared = shared
+
+    def listeners(self, sockets: Sockets) -> None:
         self.sockets = sockets
 
     def heard(self, message: Message) -> None:
         if isinstance(message, Configure):
-            self.config = message.text
+            self.next_config = message.text
 
     def answer(self, message: Message) -> Answer:
         if isinstance(message, Find):
@@ -51,6 +53,11 @@ class Tiny:
             os._exit(3)
         if self.how == "hangs":
             await asyncio.sleep(60)
+        if self.next_config == "bad luck" and self.config:
+            raise OSError("it can't be changed")
+        self.config = self.next_config
+        if -1 in self.servers:
+            self.take_back(-1)
         await self._accept(-1, self.sockets)
 
     async def _accept(self, seat: int, sockets: Sockets) -> None:
@@ -60,7 +67,7 @@ class Tiny:
         self.lending = asyncio.ensure_future(self._accept(seat, sockets))
 
     def take_back(self, seat: int) -> None:
-        for server in self.servers.pop(seat):
+        for server in self.servers.pop(seat, []):
             server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
