@@ -1,52 +1,43 @@
-"""Builds everything from a configuration, runs it, and ends it. The only module that knows all floors."""
+"""A running balancer: started from a configuration, changed to another one, drained, ended."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
-import gc
 import logging
-import os
-import resource
-import signal
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from math import inf
-from random import Random
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from lb import __version__
-from lb.balance import policy_class
-from lb.config import Config, Retries
-from lb.config import Pool as PoolConfig
-from lb.config import Route as RouteConfig
+from lb.build import (
+    CannotStart,
+    backend_specs,
+    identification,
+    listener_options,
+    pool_rules,
+    upstream_options,
+)
+from lb.config import Config, ConfigError
 from lb.control.admin import AdminServer
-from lb.control.prober import HealthCheck, Prober
-from lb.control.state import AdminState
-from lb.core.backend import Backend, BackendSpec
-from lb.core.message import Limits
+from lb.control.prober import Prober
+from lb.control.state import AdminState, ReloadResult
+from lb.core.backend import Backend
 from lb.core.pool import Pool
-from lb.core.rate import RateLimit
 from lb.core.record import Observer
-from lb.core.route import Match, Quota, Route, Routes, Target
-from lb.core.rules import OutlierRules, PoolRules, RetryRules, Timeouts
+from lb.core.route import Routes
 from lb.logfile import LogFile
 from lb.observe.access_log import AccessLog
 from lb.observe.metrics import ClientMetrics, LbCollector, ReloadState
 from lb.observe.records import RequestRecords
-from lb.proxy.listener import Listener, ListenerOptions
-from lb.proxy.plane import Identification, Plane
-from lb.proxy.upstream import UpstreamOptions
+from lb.proxy.listener import Listener
+from lb.proxy.plane import Plane
+from lb.proxy.sockets import Inherited, Listening
+from lb.reload import Prepared, changed_keys, in_words, prepare
 
 log = logging.getLogger("lb")
 
 LOG_FLUSH = 0.2  # seconds between two writes of the access log
 FOLD = 1.0  # seconds between two countings of the durations gathered
-
-
-class CannotStart(Exception):
-    """The configuration is good, but the machine won't have it: a port is taken, a file can't be written."""
 
 
 class LoopClock:
@@ -59,163 +50,145 @@ class LoopClock:
 
 
 class App:
-    """A running balancer."""
+    """A running balancer.
 
-    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+    `load` reads the configuration anew, for reloads; without it there are none.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        loop: asyncio.AbstractEventLoop,
+        load: Callable[[], Config] | None = None,
+        inherited: Inherited | None = None,
+    ) -> None:
         self.config = config
         self.draining = False
-        self._loop = loop
-        self._clock = LoopClock(loop)
-        self._epoch = time.time() - time.monotonic()
-        self._idle = asyncio.Event()
-        self._flushing: asyncio.TimerHandle | None = None
-        self._folding: asyncio.TimerHandle | None = None
-        self.pools = {name: self._build_pool(name, pool) for name, pool in config.pools.items()}
-        self.probers = {
-            name: Prober(self.pools[name], _health_check(pool))
-            for name, pool in config.pools.items()
-            if pool.health_check is not None
-        }
+        self.clock = LoopClock(loop)
+        self.inherited = inherited or Inherited()
+        self.pools: dict[str, Pool] = {}
+        self.probers: dict[str, Prober] = {}
+        self.listeners: list[Listener] = []
         self.clients = ClientMetrics()
-        self.records = RequestRecords(config.request_records) if config.request_records else None
-        self._log_file: LogFile | None = None
+        self.records: RequestRecords | None = None
+        self.reloads = ReloadState(time.time())
+        self.log_file: LogFile | None = None
         self.access_log: AccessLog | None = None
-        if config.access_log is not None:
-            self._log_file = LogFile(config.access_log.path)
-            self.access_log = AccessLog(self._log_file.write, self._epoch)
-        self.plane = Plane(
-            loop,
-            Routes([self._build_route(f"routes[{i}]", route) for i, route in enumerate(config.routes)]),
-            {name: _upstream_options(pool) for name, pool in config.pools.items()},
-            Identification(
-                config.request_id.header,
-                config.expose_backend,
-                config.trusted_proxies,
-                records=self.records is not None,
-            ),
-            self._observers(),
-        )
-        self.plane.on_idle = self._idle.set
-        self.listeners = [
-            Listener(
-                self.plane, each.bind.host, each.bind.port, _listener_options(each), self.clients.listener
-            )
-            for each in config.listeners
-        ]
-        self.admin = self._build_admin()
+        self.admin: AdminServer | None = None
+        self.admin_listening: Listening | None = None
+        self.plane = Plane(loop, Routes(()), {}, identification(config), ())
+        self.plane.on_idle = self._on_idle
+        self._loop = loop
+        self._load = load
+        self._epoch = time.time() - time.monotonic()
+        self._changing = asyncio.Lock()
+        self._idle = asyncio.Event()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._ending: set[asyncio.Future[None]] = set()  # of what has been replaced
+        self._leaving: list[Listener | Pool] = []  # replaced, and still serving what they have begun
+        self.admin_state = self._build_admin_state()
 
-    # --- building ---
-
-    def _build_pool(self, name: str, config: PoolConfig) -> Pool:
-        spec = config.balancer
-        try:
-            policy = policy_class(spec.policy)(self._clock, Random(), **spec.options)
-        except Exception as error:
-            raise CannotStart(f"pool {name}: policy {spec.policy} can't be made: {error}") from error
-        rules = _pool_rules(config)
-        if rules.retries is None and any(_retries(route, config) for route in self.config.routes):
-            rules = replace(rules, retries=RetryRules())  # a budget for the routes that have retries
-        pool = Pool(name, policy, self._clock, starts_healthy=config.health_check is None, rules=rules)
-        pool.update(
-            BackendSpec(each.id, each.address.host, each.address.port, each.weight, each.tier)
-            for each in config.backends
-        )
-        pool.on_removed = _close_connections
-        return pool
-
-    def _build_route(self, name: str, config: RouteConfig) -> Route:
-        match = config.match
-        return Route(
-            Match(match.hosts, match.path_prefix, match.methods, match.headers),
-            [
-                Target(
-                    self.pools[pool],
-                    share,
-                    _timeouts(config, self.config.pools[pool]),
-                    _retries(config, self.config.pools[pool]),
-                )
-                for pool, share in config.targets.items()
-            ],
-            config.strip_prefix,
-            name=name,
-            quota=_quota(config),
-        )
-
-    def _observers(self) -> list[Observer]:
-        observers: list[Observer] = [self.clients]
-        if self.records is not None:
-            observers.append(self.records)
-        if self.access_log is not None:
-            observers.append(self.access_log)
-        return observers
-
-    def _build_admin(self) -> AdminServer | None:
-        config = self.config.admin
-        if config is None:
-            return None
-        try:
-            token = config.token.read() if config.token is not None else None
-        except ValueError as error:
-            raise CannotStart(str(error)) from error
-        state = AdminState(
+    def _build_admin_state(self) -> AdminState:
+        return AdminState(
             version=__version__,
             epoch=self._epoch,
-            pools=self.pools,
-            metrics=LbCollector(
-                lambda: self.pools, self.clients, ReloadState(time.time()), __version__, _connections
-            ),
-            records=self.records,
-            probers=self.probers,
+            pools={},
+            metrics=LbCollector(lambda: self.pools, self.clients, self.reloads, __version__, _connections),
             draining=lambda: self.draining,
             config=lambda: self.config.model_dump(mode="json"),
-            token=token,
+            reload=None if self._load is None else self.reload,
         )
-        return AdminServer(state, config.bind.host, config.bind.port)
+
+    def _on_idle(self) -> None:
+        self._idle.set()
 
     # --- running ---
 
     async def start(self) -> None:
         """Binds and begins. Raises CannotStart, and then holds no port."""
-        _allow_many_files()
-        if self._log_file is not None:
+        async with self._changing:
+            new = await prepare(self, self.config)
+            self._apply(new)
             try:
-                self._log_file.open()
+                await self._accept(new.admin)
             except OSError as error:
-                raise CannotStart(f"can't write the access log: {error}") from error
-        try:
-            for listener in self.listeners:
-                await _bound(listener.start(), f"listener {listener.host}:{listener.port}")
-            if self.admin is not None:
-                await _bound(self.admin.start(), f"admin {self.admin.host}:{self.admin.port}")
-        except CannotStart:
-            await self.close()
-            raise
-        for prober in self.probers.values():
-            prober.start()
+                await self.close()
+                raise CannotStart(f"can't accept connections: {in_words(error)}") from error
         self.plane.sweeper.start()
-        if self.access_log is not None:
-            self._flush_log()
+        self._flush_log()
         self._fold()
 
-    def _fold(self) -> None:
-        for pool in self.pools.values():
-            for backend in pool.backends.values():
-                backend.fold()
-        for stats in self.clients.listeners.values():
-            stats.duration.fold()
-        self._folding = self._loop.call_later(FOLD, self._fold)
+    async def _accept(self, admin: AdminServer | None) -> None:
+        """Begins at the listeners that don't yet, and at the admin server if there is a new one."""
+        for listener in self.listeners:
+            await listener.start()
+        if admin is not None:
+            await admin.start()
 
-    def _flush_log(self) -> None:
-        assert self.access_log is not None
+    async def reload(self) -> ReloadResult:
+        """Goes by the configuration as it is now; or on by the old one, where anything is wrong with it."""
+        async with self._changing:
+            try:
+                result = await self._reload()
+            except ConfigError as error:
+                result = ReloadResult([str(problem) for problem in error.problems])
+            except CannotStart as error:
+                result = ReloadResult([str(error)])
+            except Exception:
+                log.exception("reloading failed")
+                result = ReloadResult(["reloading failed; the log says more"])
+        if result.problems:
+            self.reloads.failed()
+            for problem in result.problems:
+                log.error("not reloaded: %s", problem)
+        else:
+            self.reloads.succeeded(time.time())
+            log.info("reloaded: %s", ", ".join(result.changed) or "nothing has changed")
+            for what in result.kept:
+                log.warning("not changed by the reload: %s", what)
+        return result
+
+    async def _reload(self) -> ReloadResult:
+        if self._load is None:
+            raise CannotStart("there is no file to reload")
+        config = await asyncio.to_thread(self._load)
+        kept = []
+        if config.workers != self.config.workers:
+            kept.append(f"workers is still {self.config.workers}: it takes a restart")
+            config = config.model_copy(update={"workers": self.config.workers})
+        changed = list(changed_keys(self.config, config))
+        new = await prepare(self, config)
+        admin = None if new.admin is self.admin else new.admin
+        self._apply(new)
+        await self._accept(admin)
+        return ReloadResult(changed=changed, kept=kept)
+
+    def reopen_log(self) -> None:
+        """Writes the access log to the file that has its path now, where the other one was moved away."""
+        if self.access_log is None or self.log_file is None:
+            return
         self.access_log.flush()
-        self._flushing = self._loop.call_later(LOG_FLUSH, self._flush_log)
+        try:
+            self.log_file.reopen()
+        except OSError as error:
+            log.error("the access log can't be reopened, and goes on in the old file: %s", error)
 
     async def drain(self) -> None:
         """Not ready any more, then no new connections, then the exchanges in flight, up to a cap."""
         self.draining = True
         await asyncio.sleep(self.config.drain.delay)
+        await self._finish()
+
+    async def leave_to_successor(self) -> None:
+        """The same, where another process accepts on the very same sockets: there is nobody to be told."""
+        self.draining = True
+        if self.admin is not None:
+            await self.admin.close()
+        await self._finish(keep_files=True)
+
+    async def _finish(self, keep_files: bool = False) -> None:
         for listener in self.listeners:
-            listener.close()
+            listener.close(keep_files)
         self.plane.drain()
         if self.plane.connections:
             try:
@@ -235,94 +208,177 @@ class App:
             await prober.close()
         if self.admin is not None:
             await self.admin.close()
+        if self.admin_listening is not None:
+            self.admin_listening.close()
         await self.plane.close()
-        for timer in (self._flushing, self._folding):
-            if timer is not None:
-                timer.cancel()
-        if self.access_log is not None and self._log_file is not None:
+        for timer in self._timers.values():
+            timer.cancel()
+        if self.access_log is not None:
             self.access_log.flush()
-            self._log_file.close()
+        if self.log_file is not None:
+            self.log_file.close()
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=2)
 
+    # --- what is done now and then ---
 
-async def serve(config: Config, say: Callable[[str], None]) -> None:
-    """Runs until SIGTERM or SIGINT, then drains; a second signal ends it at once. Raises CannotStart."""
-    loop = asyncio.get_running_loop()
-    app = App(config, loop)
-    stop, now = asyncio.Event(), asyncio.Event()
+    def _fold(self) -> None:
+        for pool in self.pools.values():
+            for backend in pool.backends.values():
+                backend.fold()
+        for stats in self.clients.listeners.values():
+            stats.duration.fold()
+        for each in list(self._leaving):
+            if self._has_left(each):
+                self._leaving.remove(each)
+        self._timers["fold"] = self._loop.call_later(FOLD, self._fold)
 
-    def on_signal() -> None:
-        (now if stop.is_set() else stop).set()
+    def _has_left(self, part: Listener | Pool) -> bool:
+        """Whether a listener or a pool that has been replaced is done. Connections are told again each time:
+        an idle one may have brought another request."""
+        if isinstance(part, Pool):
+            if part.in_flight or part.waiting:
+                return False
+            part.close()
+            return True
+        mine = [each for each in self.plane.connections if each.came_in_at(part)]
+        for connection in mine:
+            connection.drain()
+        if mine:
+            return False
+        if part.name not in [listener.name for listener in self.listeners]:
+            self.clients.listeners.pop(part.name, None)
+        return True
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: reloading is not there yet; restart instead")
-    await app.start()
-    for listener in app.listeners:
-        say(f"listening on http://{listener.name}")
-    if app.admin is not None:
-        say(f"admin on http://{_joined(app.admin.host, app.admin.port)}")
-    _calm_the_collector()
-    _keep_freed_memory()
-    await stop.wait()
-    say(f"draining (at most {config.drain.delay + config.drain.timeout:g}s; once more to stop at once)")
-    drained = asyncio.ensure_future(app.drain())
-    at_once = asyncio.ensure_future(now.wait())
-    await asyncio.wait((drained, at_once), return_when=asyncio.FIRST_COMPLETED)
-    for task in (drained, at_once):
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-    await app.close()
-    say("stopped")
+    def _flush_log(self) -> None:
+        if self.access_log is not None:
+            self.access_log.flush()
+        self._timers["log"] = self._loop.call_later(LOG_FLUSH, self._flush_log)
 
+    # --- another configuration ---
 
-def _calm_the_collector() -> None:
-    """What was built at the start is never garbage, and requests leave no cycles behind: collect seldom.
+    def _apply(self, new: Prepared) -> None:
+        """Goes by what has been prepared. Nothing here can fail, and nobody else has a turn meanwhile."""
+        old, self.config = self.config, new.config
+        self._apply_pools(old, new)
+        self._apply_log(new.log_file)
+        self._apply_records(new.config.request_records)
+        names, names_before = identification(new.config), self.plane.identification
+        self.plane.adopt(
+            self.plane.routes if new.routes is None else new.routes,
+            # Those of a pool that has gone are still asked for by the last of its requests.
+            {
+                **self.plane.options,
+                **{name: upstream_options(each) for name, each in new.config.pools.items()},
+            },
+            names,
+            self._observers(),
+        )
+        renamed = (names.header, names.expose_backend) != (names_before.header, names_before.expose_backend)
+        for name, pool in self.pools.items():
+            for backend in pool.backends.values():
+                if backend.upstream is not None and renamed:  # it knows by which names responses are judged
+                    backend.upstream.close()
+                    backend.upstream = None
+                elif backend.upstream is not None:
+                    backend.upstream.options = self.plane.options[name]
+        self._apply_listeners(new)
+        self._apply_admin(new)
 
-    With Python's thresholds the collector takes a third of the time of a request, looking for nothing in
-    the request records.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    def _apply_pools(self, old: Config, new: Prepared) -> None:
+        for name, pool in new.pools.items():
+            if name in self.pools:
+                self._change_pool(pool, old, new)
+            for backend_id in new.well.get(name, ()):
+                if not pool.backends[backend_id].judged:
+                    log.info("pool %s: backend %s is up before it joins", name, backend_id)
+                    pool.set_health(pool.backends[backend_id], True)
+            before, prober = self.probers.get(name), new.probers.get(name)
+            if before is not None and before is not prober:
+                self._end(before.close())
+            if prober is not None:
+                prober.start()
+        for name, pool in self.pools.items():
+            if name not in new.pools:
+                if name in self.probers:
+                    self._end(self.probers[name].close())
+                for backend in pool.backends.values():
+                    pool.on_removed(backend)
+                self._leaving.append(pool)
+        self.pools, self.probers = new.pools, new.probers
 
+    def _change_pool(self, pool: Pool, old: Config, new: Prepared) -> None:
+        """Who stays keeps health, state and statistics; a weight that was set by hand stays, too."""
+        name = pool.name
+        before, after = old.pools[name], new.config.pools[name]
+        pool.starts_healthy = after.health_check is None
+        if name in new.policies:
+            pool.replace_policy(new.policies[name])
+        rules = pool_rules(name, new.config)
+        if rules != pool.rules:
+            pool.configure(rules)
+        if before.backends != after.backends:
+            pool.update(backend_specs(after))
+        if after.health_check is None:  # nobody would ever find them well again
+            for backend in pool.backends.values():
+                pool.set_health(backend, True)
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+    def _apply_log(self, log_file: LogFile | None) -> None:
+        before = self.log_file
+        if log_file is before:
+            return
+        if before is not None and self.access_log is not None:
+            self.access_log.flush()
+            self._end(asyncio.to_thread(before.close))
+        self.log_file = log_file
+        self.access_log = None if log_file is None else AccessLog(log_file.write, self._epoch)
 
+    def _apply_records(self, size: int) -> None:
+        if not size:
+            self.records = None
+        elif self.records is None:
+            self.records = RequestRecords(size)
+        elif self.records.size != size:
+            self.records = self.records.resized(size)
 
-def _keep_freed_memory() -> None:
-    """Tells malloc to keep a few MiB of what is freed: large bodies cost twice as much without it.
+    def _observers(self) -> list[Observer]:
+        observers: list[Observer] = [self.clients]
+        if self.records is not None:
+            observers.append(self.records)
+        if self.access_log is not None:
+            observers.append(self.access_log)
+        return observers
 
-    uvloop hands over pieces of up to 256 KiB. glibc gives memory of that size back to the kernel as soon as
-    it is freed, and takes page faults to get it anew for the next piece.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # only glibc has it
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 8 << 20)
+    def _apply_listeners(self, new: Prepared) -> None:
+        for listener, config in zip(new.listeners, new.config.listeners, strict=True):
+            listener.options = listener_options(config)
+        before, self.listeners = self.listeners, new.listeners
+        for listener in before:
+            if listener not in new.listeners:
+                listener.close()
+                self._leaving.append(listener)
+                self._has_left(listener)
 
+    def _apply_admin(self, new: Prepared) -> None:
+        state = self.admin_state
+        state.pools, state.probers, state.records, state.token = (
+            self.pools,
+            self.probers,
+            self.records,
+            new.token,
+        )
+        if new.admin is not self.admin:
+            if self.admin is not None:
+                self._end(self.admin.close())
+            if self.admin_listening is not None:
+                self.admin_listening.close()
+        self.admin, self.admin_listening = new.admin, new.admin_listening
 
-def _allow_many_files() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-async def _bound(start: object, what: str) -> None:
-    try:
-        await start  # type: ignore[misc]
-    except OSError as error:
-        reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise CannotStart(f"{what}: {reason}") from error
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _close_connections(backend: Backend) -> None:
-    if backend.upstream is not None:
-        backend.upstream.close()
+    def _end(self, closing: Coroutine[Any, Any, None]) -> None:
+        """Closes what has been replaced, while nobody waits for it."""
+        task = asyncio.ensure_future(closing)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
 
 def _connections(backend: Backend) -> dict[str, int]:
@@ -331,95 +387,3 @@ def _connections(backend: Backend) -> dict[str, int]:
         return {"active": 0, "idle": 0}
     idle = len(upstream.idle)
     return {"active": upstream.connections - idle, "idle": idle}
-
-
-def _health_check(pool: PoolConfig) -> HealthCheck:
-    check = pool.health_check
-    assert check is not None
-    return HealthCheck(
-        check.type,
-        check.path,
-        check.interval,
-        check.timeout,
-        check.rise,
-        check.fall,
-        check.expect,
-        check.host or "",
-    )
-
-
-def _upstream_options(pool: PoolConfig) -> UpstreamOptions:
-    keepalive, limits = pool.keepalive, pool.limits
-    if keepalive is None:
-        return UpstreamOptions(0.0, 0, limits.connections or 0)
-    kept = min(keepalive.connections, limits.connections_per_backend or keepalive.connections)
-    return UpstreamOptions(keepalive.idle, kept, limits.connections or 0)
-
-
-def _pool_rules(pool: PoolConfig) -> PoolRules:
-    """HTTP/1.1 has one request at a time on a connection, so a limit of one is a limit of the other."""
-    limits, outliers = pool.limits, pool.outlier_detection
-    return PoolRules(
-        pool.slow_start or 0.0,
-        pool.panic_threshold or 0.0,
-        _least(limits.requests, limits.connections),
-        _least(limits.requests_per_backend, limits.connections_per_backend),
-        limits.connections or 0,
-        limits.connections_per_backend or 0,
-        limits.queue,
-        limits.queue_timeout,
-        None
-        if outliers is None
-        else OutlierRules(
-            outliers.consecutive_failures or 0,
-            outliers.failure_rate,
-            outliers.min_requests,
-            outliers.interval,
-            outliers.ejection,
-            outliers.max_ejection,
-            outliers.max_ejected,
-            outliers.mode == "enforce",
-            outliers.statuses.members,
-        ),
-        None if pool.retries is None else _retry_rules(pool.retries),
-    )
-
-
-def _least(*limits: int | None) -> int:
-    """The lowest of the limits that there are; 0 where there are none."""
-    return min((limit for limit in limits if limit), default=0)
-
-
-def _retry_rules(retries: Retries) -> RetryRules:
-    return RetryRules(
-        retries.attempts, retries.budget, retries.min_per_second, retries.body, retries.statuses.members
-    )
-
-
-def _retries(route: RouteConfig, pool: PoolConfig) -> RetryRules | None:
-    found = route.retries_with(pool)
-    return None if found is None else _retry_rules(found)
-
-
-def _timeouts(route: RouteConfig, pool: PoolConfig) -> Timeouts:
-    found = route.timeouts_with(pool)
-    total = inf if found.total is None else found.total
-    return Timeouts(found.connect, found.response_header, found.idle, total, found.tunnel)
-
-
-def _quota(route: RouteConfig) -> Quota | None:
-    limit = route.rate_limit
-    if limit is None:
-        return None
-    return Quota(RateLimit(limit.requests / limit.per, limit.burst), limit.key)
-
-
-def _listener_options(listener: object) -> ListenerOptions:
-    timeouts, limits = listener.timeouts, listener.limits  # type: ignore[attr-defined]
-    return ListenerOptions(
-        timeouts.request_header,
-        timeouts.request_body,
-        timeouts.keepalive,
-        timeouts.write,
-        limits=Limits(limits.request_line, limits.header_bytes, limits.header_count, limits.body),
-    )

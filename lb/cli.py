@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -58,22 +59,31 @@ def main() -> None:
 @main.command()
 @config_option
 def serve(config_file: Path) -> None:
-    """Run the balancer. SIGTERM and SIGINT drain and exit 0; a second one exits at once."""
+    """Run the balancer.
+
+    SIGTERM and SIGINT drain and exit 0; a second one exits at once. SIGHUP reloads the configuration and
+    reopens the access log, SIGUSR1 only reopens the log.
+    """
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # until there is something to reload
+
     import uvloop
 
-    from lb.app import CannotStart
-    from lb.app import serve as run
+    from lb.build import CannotStart
+    from lb.serve import serve as run
+    from lb.watch import ConfigFile
 
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    config = _load(config_file)
+    file = ConfigFile(config_file)
+    config = _loaded(file.load)
 
     def say(line: str) -> None:
         click.echo(f"lb: {line}", err=True)
 
     try:
-        uvloop.run(run(config, say))
+        uvloop.run(run(config, file, say))
     except CannotStart as error:
         fail(f"can't start: {error}")
     finally:
@@ -170,10 +180,17 @@ def demo(once: bool, port: int, admin_port: int, requests: int) -> None:
 
 
 def _load(config_file: Path) -> Config:
-    from lb.config import ConfigError, load
+    from lb.config import load
+
+    return _loaded(lambda: load(config_file))
+
+
+def _loaded(load: Callable[[], Config]) -> Config:
+    """What is loaded, or the end with every problem."""
+    from lb.config import ConfigError
 
     try:
-        return load(config_file)
+        return load()
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)

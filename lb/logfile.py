@@ -16,7 +16,7 @@ class LogFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._descriptor = -1
-        self._batches: deque[bytes] = deque()
+        self._batches: deque[bytes | int] = deque()  # a number is the descriptor for what comes behind it
         self._waiting = 0
         self._error: OSError | None = None
         self._closing = False
@@ -25,13 +25,23 @@ class LogFile:
 
     def open(self) -> None:
         """Raises OSError where the file can't be written."""
-        if self.path == "-":
-            self._descriptor = sys.stdout.fileno()
-        else:
-            self._descriptor = os.open(
-                self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640
-            )
+        self._descriptor = sys.stdout.fileno() if self.path == "-" else self._opened()
         self._thread.start()
+
+    def reopen(self) -> None:
+        """Writes what comes from now on to the file that has this path now: the other one was moved away.
+
+        Raises OSError where it can't be opened; the old one is written on then.
+        """
+        if self.path == "-":
+            return
+        descriptor = self._opened()
+        with self._changed:
+            self._batches.append(descriptor)
+            self._changed.notify()
+
+    def _opened(self) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     def write(self, data: bytes) -> int:
         """Takes the lines to be written soon. Raises OSError for what went wrong since the last call."""
@@ -64,12 +74,19 @@ class LogFile:
                     self._changed.wait()
                 if not self._batches:
                     return
-                data = self._batches.popleft()
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(self._descriptor, view) :]
-            except OSError as error:
-                self._error = error
-            with self._changed:
-                self._waiting -= len(data)
+                batch = self._batches.popleft()
+            if isinstance(batch, int):
+                os.close(self._descriptor)
+                self._descriptor = batch
+            else:
+                self._write(batch)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError as error:
+            self._error = error
+        with self._changed:
+            self._waiting -= len(data)

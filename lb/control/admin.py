@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -40,22 +42,24 @@ def build_admin(state: AdminState) -> web.Application:
 
 
 class AdminServer:
-    """The admin API on an address of its own. Port 0 takes a free one, which `port` then tells."""
+    """The admin API on sockets that are bound already."""
 
-    def __init__(self, state: AdminState, host: str, port: int) -> None:
-        self.host = host
-        self.port = port
+    def __init__(self, state: AdminState, sockets: Sequence[socket.socket]) -> None:
+        self._sockets = sockets
         self._runner = web.AppRunner(build_admin(state), access_log=None, shutdown_timeout=1.0)
 
     async def start(self) -> None:
-        """Binds and accepts. Raises OSError where the address can't be had."""
+        """Accepts. Raises OSError where there is no descriptor left.
+
+        The sockets are copied: the server closes what it listens on, and they are not its own.
+        """
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self.host, self.port).start()
+            for sock in self._sockets:
+                await web.SockSite(self._runner, sock.dup()).start()
         except OSError:
             await self._runner.cleanup()
             raise
-        self.port = self._runner.addresses[0][1]
 
     async def close(self) -> None:
         """Stops; requests under way have a second to end."""

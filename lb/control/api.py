@@ -192,7 +192,9 @@ async def _reload(request: web.Request) -> web.Response:
         raise Refused(404, "This balancer can't reload")
     if request.body_exists:
         await body_of(request)
-    problems = await reload()
-    if problems:
-        raise Refused(422, "The configuration has errors; the old one stays", problems=list(problems))
-    return as_json({"reloaded": True})
+    result = await reload()
+    if result.problems:
+        raise Refused(
+            422, "The new configuration can't be used; the old one stays", problems=list(result.problems)
+        )
+    return as_json({"reloaded": True, "changed": list(result.changed), "kept": list(result.kept)})

@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Literal
@@ -84,9 +84,9 @@ class Prober:
         self._session: aiohttp.ClientSession | None = None
         self._headers = {"Host": check.host} if check.host else {}
 
-    def start(self) -> None:
-        """Begins, within a running event loop."""
-        if self.check.type == "http":
+    def open(self) -> None:
+        """Gets ready to probe, within a running event loop."""
+        if self.check.type == "http" and self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(force_close=True, limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -94,7 +94,28 @@ class Prober:
                 headers={"User-Agent": USER_AGENT},
                 auto_decompress=False,
             )
+
+    def start(self) -> None:
+        """Begins, within a running event loop."""
+        self.open()
         self.sync()
+
+    async def find_well(self, backends: Sequence[Backend], within: float) -> list[Backend]:
+        """Those that one probe finds well, so many seconds at most. They need not be in the pool yet."""
+        found: list[Backend] = []
+        limit = asyncio.Semaphore(AT_ONCE)
+
+        async def ask(backend: Backend) -> None:
+            async with limit:
+                if (await self._probe(backend))[0]:
+                    found.append(backend)
+
+        asking = [asyncio.create_task(ask(backend)) for backend in backends]
+        if asking:
+            _, late = await asyncio.wait(asking, timeout=within)
+            for task in late:
+                task.cancel()
+        return found
 
     async def close(self) -> None:
         """Ends all probes."""

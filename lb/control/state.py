@@ -12,6 +12,16 @@ from lb.observe.metrics import LbCollector
 from lb.observe.records import RequestRecords
 
 
+@dataclass(frozen=True)
+class ReloadResult:
+    """How a reload went: what was wrong (nothing: the new configuration is in force), the keys that have
+    changed, and what can't change while the process runs."""
+
+    problems: Sequence[str] = ()
+    changed: Sequence[str] = ()
+    kept: Sequence[str] = ()
+
+
 def _not_draining() -> bool:
     return False
 
@@ -25,8 +35,8 @@ class AdminState:
     """Everything that the admin API shows and changes. Read anew at each request: a reload may replace it.
 
     `epoch` is the Unix time at which the monotonic clock stood at 0. `config` gives the running
-    configuration as JSON-able values, `reload` loads it anew and says what was wrong with it (nothing: it is
-    in force). Without a token only this machine is let in, by the name of localhost or a loopback address.
+    configuration as JSON-able values, `reload` loads it anew. Without a token only this machine is let in, by
+    the name of localhost or a loopback address.
     """
 
     version: str
@@ -37,5 +47,5 @@ class AdminState:
     probers: Mapping[str, Prober] = field(default_factory=dict)  # by pool
     draining: Callable[[], bool] = _not_draining
     config: Callable[[], Any] = _no_config
-    reload: Callable[[], Awaitable[Sequence[str]]] | None = None
+    reload: Callable[[], Awaitable[ReloadResult]] | None = None
     token: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from itertools import islice
 
 from lb.core.record import ExchangeRecord
 
@@ -29,6 +30,13 @@ class RequestRecords:
             at = 0
         self._at = at + 1
         self._kept[at] = exchange
+
+    def resized(self, size: int) -> RequestRecords:
+        """Others of this size, with the newest of these that fit in."""
+        other = RequestRecords(size)
+        for exchange in list(islice(self._newest_first(), size))[::-1]:
+            other.on_exchange(exchange)
+        return other
 
     # --- for people who ask ---
 

@@ -288,8 +288,11 @@ class ClientConnection:
             self._close()
 
     def drain(self) -> None:
-        """The balancer is going: an idle connection gets a second in which it may still bring a request."""
-        if self._exchange is None and not self._closing:
+        """The balancer or the listener is going: this is the last exchange. An idle connection gets a second
+        in which it may still bring a request."""
+        if self._exchange is not None:
+            self.codec.keep_alive = False
+        elif not self._closing:
             self.deadline = min(self.deadline, monotonic() + 1.0)
 
     def write(self, data: bytes) -> None:
@@ -300,6 +303,11 @@ class ClientConnection:
         """The tunnel has no more for it."""
         if not self._transport.is_closing():
             self._transport.write_eof()
+
+    def renew(self) -> None:
+        """Requests are named, or believed, by other rules: from the next one on."""
+        self.trusted = self.plane.identification.trusts(self.peer)
+        self.codec.go_by(self.plane.request_rules, self.trusted)
 
     def hold(self) -> None:
         """Reads no more of the body: the backend takes no more, and the client is not to blame."""
@@ -316,6 +324,10 @@ class ClientConnection:
     def busy(self) -> bool:
         """Whether an exchange is under way."""
         return self._exchange is not None
+
+    def came_in_at(self, listener: Listener) -> bool:
+        """Whether it is one of this listener's."""
+        return self._listener is listener
 
     def shut(self) -> None:
         """The balancer goes now."""

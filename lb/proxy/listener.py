@@ -10,8 +10,7 @@ from typing import Protocol, cast
 from lb.core.message import Limits
 from lb.proxy.connection import ClientConnection
 from lb.proxy.plane import Plane
-
-BACKLOG = 4096  # connections that wait to be accepted; the kernel's own bound may be lower
+from lb.proxy.sockets import BACKLOG, Listening
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,42 +34,59 @@ StatsOf = Callable[[str], ConnectionStats]
 
 
 class Listener:
-    """Accepts connections on one address."""
+    """Accepts connections on the sockets of one address, each of which it is given bound.
+
+    A connection keeps the options that its listener had when it came.
+    """
 
     def __init__(
-        self, plane: Plane, host: str, port: int, options: ListenerOptions, stats_of: StatsOf
+        self, plane: Plane, listening: Listening, options: ListenerOptions, stats_of: StatsOf
     ) -> None:
         self.plane = plane
-        self.host = host
-        self.port = port
+        self.listening = listening
         self.options = options
-        self._stats_of = stats_of
-        self._server: asyncio.Server | None = None
+        self.name = listening.name
+        self.stats = stats_of(self.name)
+        self._servers: list[asyncio.Server] = []
+
+    async def open(self) -> None:
+        """Gets ready to accept. Raises OSError where there is no descriptor left.
+
+        The event loop closes what it listens on when it shall accept no more, so it gets copies.
+        """
+        loop = self.plane.loop
+        factory = cast(Callable[[], asyncio.BaseProtocol], self.connection)
+        try:
+            for sock in self.listening.sockets:
+                copy = sock.dup()
+                try:
+                    server = await loop.create_server(
+                        factory, sock=copy, backlog=BACKLOG, start_serving=False
+                    )
+                except BaseException:
+                    copy.close()
+                    raise
+                self._servers.append(server)
+        except OSError:
+            self.pause()
+            raise
 
     async def start(self) -> None:
-        """Binds and accepts. Raises OSError where the address can't be had.
-
-        Only then the name is sure, which is the address, and the statistics that go by it.
-        """
-        self._server = await self.plane.loop.create_server(
-            cast(Callable[[], asyncio.BaseProtocol], self.connection),
-            self.host,
-            self.port,
-            backlog=BACKLOG,
-            start_serving=False,
-        )
-        if not self.port:
-            self.port = self._server.sockets[0].getsockname()[1]
-        self.name = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-        self.stats = self._stats_of(self.name)
-        await self._server.start_serving()
+        """Accepts."""
+        for server in self._servers:
+            await server.start_serving()
 
     def connection(self) -> ClientConnection:
         """A new client's."""
         return ClientConnection(self.plane, self)
 
-    def close(self) -> None:
-        """Accepts no more. Connections that are there stay."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+    def pause(self) -> None:
+        """Accepts no more, until it is opened and started again: connections wait in the backlog."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    def close(self, keep_file: bool = False) -> None:
+        """Accepts no more, and lets go of the address. Connections that are there stay."""
+        self.pause()
+        self.listening.close(keep_file)

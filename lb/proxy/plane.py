@@ -56,15 +56,35 @@ class Plane:
         observers: Sequence[Observer],
     ) -> None:
         self.loop = loop
+        self.sweeper = Sweeper(loop)
+        self.ids = RequestIds(time)
+        self.connections: set[ClientConnection] = set()
+        self._identify(identification)
+        self.adopt(routes, options, identification, observers)
+        self.draining = False
+        self.on_idle: Callable[[], object] = lambda: None  # the last connection has gone while draining
+
+    def adopt(
+        self,
+        routes: Routes,
+        options: Mapping[str, UpstreamOptions],
+        identification: Identification,
+        observers: Sequence[Observer],
+    ) -> None:
+        """Goes by these from now on. Exchanges under way keep the route and the pool that they have."""
         self.routes = routes
         self.catch_all = routes.catch_all
         self.options = options  # by pool
-        self.identification = identification
         self.records = identification.records
-        self.expose_backend = identification.expose_backend
         self.observers: tuple[Callable[..., None], ...] = tuple(each.on_exchange for each in observers)
-        self.sweeper = Sweeper(loop)
-        self.ids = RequestIds(time)
+        if identification != self.identification:
+            self._identify(identification)
+            for connection in self.connections:
+                connection.renew()
+
+    def _identify(self, identification: Identification) -> None:
+        self.identification = identification
+        self.expose_backend = identification.expose_backend
         self.id_field = identification.header.encode() + b": "
         self.request_rules = request_rules(identification.header)
         ours = (
@@ -73,9 +93,6 @@ class Plane:
             else (identification.header,)
         )
         self.response_rules = response_rules(*ours)
-        self.connections: set[ClientConnection] = set()
-        self.draining = False
-        self.on_idle: Callable[[], object] = lambda: None  # the last connection has gone while draining
 
     @property
     def exchanges(self) -> int:

@@ -107,6 +107,11 @@ class ServerCodec:
         self.ends_with_connection = False  # whether the response's end is told by that of the connection
         self.received = 0  # bytes of the present request's body
 
+    def go_by(self, rules: Rules, trusted: bool) -> None:
+        """Judges the next heads by other rules."""
+        self._rules = rules
+        self._trusted = trusted
+
     # --- from the client ---
 
     @property

@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from lb.control.admin import BODY_AT_MOST, AdminServer, build_admin
 from lb.control.prober import HealthCheck, Prober
-from lb.control.state import AdminState
+from lb.control.state import AdminState, ReloadResult
 from lb.core.backend import BackendSpec, Ejection
 from lb.core.failure import NO_ROUTE, RESPONSE_TIMEOUT
 from lb.core.rules import OutlierRules, PoolRules
@@ -453,13 +453,18 @@ async def test_no_reload_where_the_app_cant(client):
 async def test_reload(state):
     problems: list[str] = []
 
-    async def reload() -> list[str]:
-        return problems
+    async def reload() -> ReloadResult:
+        return ReloadResult(problems, ["drain.timeout"], ["workers is still 1"])
 
     state.reload = reload
     async with TestClient(TestServer(build_admin(state))) as client:
         async with client.post("/api/reload") as response:
-            assert (response.status, await response.json()) == (200, {"reloaded": True})
+            assert response.status == 200
+            assert await response.json() == {
+                "reloaded": True,
+                "changed": ["drain.timeout"],
+                "kept": ["workers is still 1"],
+            }
         problems.append("lb.yaml:3:5: unknown key")
         async with client.post("/api/reload", json={}) as response:
             assert response.status == 422
@@ -562,21 +567,12 @@ async def test_the_dashboard_is_one_page_without_anything_from_outside(client):
 # --- the server ---
 
 
-async def test_the_server_takes_a_free_port_and_gives_it_back(state):
-    server = AdminServer(state, "127.0.0.1", 0)
-    await server.start()
-    assert server.port > 0
-    url = f"http://127.0.0.1:{server.port}/livez"
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
-        assert response.status == 200
-    await server.close()
-    with socket.create_server(("127.0.0.1", server.port)):
-        pass
-
-
-async def test_a_port_that_is_taken_is_an_oserror(state):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = AdminServer(state, "127.0.0.1", taken.getsockname()[1])
-        with pytest.raises(OSError):
-            await server.start()
+async def test_the_server_accepts_on_sockets_that_stay_ours(state):
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        server = AdminServer(state, [sock])
+        await server.start()
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}/livez"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            assert response.status == 200
         await server.close()
+        assert sock.fileno() >= 0

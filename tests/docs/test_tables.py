@@ -54,7 +54,7 @@ def test_access_log(fleet: Balancer) -> None:
 
 
 def test_admin_endpoints() -> None:
-    state = AdminState("1.2.3", 0.0, {}, cast(Any, None))
+    state = AdminState("1.2.3", 0.0, {}, cast(Any, None), reload=cast(Any, True))
     real = {
         f"{route.method} {route.resource.canonical}"
         for route in build_admin(state).router.routes()

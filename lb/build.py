@@ -1,0 +1,202 @@
+"""What a configuration stands for: policies, pools, routes, options. Nothing here binds, opens or begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+from random import Random
+
+from lb.balance import Balancer, policy_class
+from lb.config import Config, OutlierDetection, Retries
+from lb.config import Listener as ListenerConfig
+from lb.config import Pool as PoolConfig
+from lb.config import Route as RouteConfig
+from lb.control.prober import HealthCheck
+from lb.core.backend import Backend, BackendSpec
+from lb.core.clock import Clock
+from lb.core.message import Limits
+from lb.core.pool import Pool
+from lb.core.rate import RateLimit
+from lb.core.route import Match, Quota, Route, Routes, Target
+from lb.core.rules import OutlierRules, PoolRules, RetryRules, Timeouts
+from lb.proxy.listener import ListenerOptions
+from lb.proxy.plane import Identification
+from lb.proxy.upstream import UpstreamOptions
+
+
+class CannotStart(Exception):
+    """The configuration is good, but the machine won't have it: a port is taken, a file can't be written."""
+
+
+def build_policy(name: str, config: PoolConfig, clock: Clock) -> Balancer:
+    """The policy of a pool. Raises CannotStart where it can't be made."""
+    spec = config.balancer
+    try:
+        return policy_class(spec.policy)(clock, Random(), **spec.options)
+    except Exception as error:
+        raise CannotStart(f"pool {name}: policy {spec.policy} can't be made: {error}") from error
+
+
+def build_pool(name: str, config: Config, clock: Clock) -> Pool:
+    """A pool with its backends. Raises CannotStart where its policy can't be made."""
+    ours = config.pools[name]
+    pool = Pool(
+        name,
+        build_policy(name, ours, clock),
+        clock,
+        starts_healthy=ours.health_check is None,
+        rules=pool_rules(name, config),
+    )
+    pool.update(backend_specs(ours))
+    pool.on_removed = _close_connections
+    return pool
+
+
+def _close_connections(backend: Backend) -> None:
+    if backend.upstream is not None:
+        backend.upstream.close()
+
+
+def backend_specs(config: PoolConfig) -> list[BackendSpec]:
+    return [
+        BackendSpec(each.id, each.address.host, each.address.port, each.weight, each.tier)
+        for each in config.backends
+    ]
+
+
+def pool_rules(name: str, config: Config) -> PoolRules:
+    """The rules of a pool. HTTP/1.1 has one request at a time on a connection, so that a limit of one is a
+    limit of the other."""
+    pool = config.pools[name]
+    limits = pool.limits
+    retries = None if pool.retries is None else _retry_rules(pool.retries)
+    if retries is None and any(_retries(route, pool) for route in config.routes if name in route.targets):
+        retries = RetryRules()  # a budget for the routes that have some
+    return PoolRules(
+        pool.slow_start or 0.0,
+        pool.panic_threshold or 0.0,
+        _least(limits.requests, limits.connections),
+        _least(limits.requests_per_backend, limits.connections_per_backend),
+        limits.connections or 0,
+        limits.connections_per_backend or 0,
+        limits.queue,
+        limits.queue_timeout,
+        None if pool.outlier_detection is None else _outlier_rules(pool.outlier_detection),
+        retries,
+    )
+
+
+def _least(*limits: int | None) -> int:
+    """The lowest of the limits that there are; 0 where there are none."""
+    return min((limit for limit in limits if limit), default=0)
+
+
+def _outlier_rules(config: OutlierDetection) -> OutlierRules:
+    return OutlierRules(
+        config.consecutive_failures or 0,
+        config.failure_rate,
+        config.min_requests,
+        config.interval,
+        config.ejection,
+        config.max_ejection,
+        config.max_ejected,
+        config.mode == "enforce",
+        config.statuses.members,
+    )
+
+
+def _retry_rules(config: Retries) -> RetryRules:
+    return RetryRules(
+        config.attempts, config.budget, config.min_per_second, config.body, config.statuses.members
+    )
+
+
+def _retries(route: RouteConfig, pool: PoolConfig) -> RetryRules | None:
+    found = route.retries_with(pool)
+    return None if found is None else _retry_rules(found)
+
+
+def build_routes(config: Config, pools: Mapping[str, Pool]) -> Routes:
+    return Routes(
+        [
+            _build_route(f"routes[{number}]", route, config, pools)
+            for number, route in enumerate(config.routes)
+        ]
+    )
+
+
+def _build_route(name: str, route: RouteConfig, config: Config, pools: Mapping[str, Pool]) -> Route:
+    match = route.match
+    targets = [
+        Target(
+            pools[pool],
+            share,
+            _timeouts(route, config.pools[pool]),
+            _retries(route, config.pools[pool]),
+        )
+        for pool, share in route.targets.items()
+    ]
+    return Route(
+        Match(match.hosts, match.path_prefix, match.methods, match.headers),
+        targets,
+        route.strip_prefix,
+        name=name,
+        quota=_quota(route),
+    )
+
+
+def _timeouts(route: RouteConfig, pool: PoolConfig) -> Timeouts:
+    found = route.timeouts_with(pool)
+    total = inf if found.total is None else found.total
+    return Timeouts(found.connect, found.response_header, found.idle, total, found.tunnel)
+
+
+def _quota(route: RouteConfig) -> Quota | None:
+    limit = route.rate_limit
+    if limit is None:
+        return None
+    return Quota(RateLimit(limit.requests / limit.per, limit.burst), limit.key)
+
+
+def identification(config: Config) -> Identification:
+    return Identification(
+        config.request_id.header,
+        config.expose_backend,
+        config.trusted_proxies,
+        records=bool(config.request_records),
+    )
+
+
+def health_check(pool: PoolConfig) -> HealthCheck | None:
+    check = pool.health_check
+    if check is None:
+        return None
+    return HealthCheck(
+        check.type,
+        check.path,
+        check.interval,
+        check.timeout,
+        check.rise,
+        check.fall,
+        check.expect,
+        check.host or "",
+    )
+
+
+def upstream_options(pool: PoolConfig) -> UpstreamOptions:
+    keepalive, limits = pool.keepalive, pool.limits
+    if keepalive is None:
+        return UpstreamOptions(0.0, 0, limits.connections or 0)
+    kept = min(keepalive.connections, limits.connections_per_backend or keepalive.connections)
+    return UpstreamOptions(keepalive.idle, kept, limits.connections or 0)
+
+
+def listener_options(listener: ListenerConfig) -> ListenerOptions:
+    timeouts, limits = listener.timeouts, listener.limits
+    return ListenerOptions(
+        timeouts.request_header,
+        timeouts.request_body,
+        timeouts.keepalive,
+        timeouts.write,
+        limits=Limits(limits.request_line, limits.header_bytes, limits.header_count, limits.body),
+    )

@@ -1,0 +1,238 @@
+"""A configuration that is about to hold: all that can fail is done here, before anything of it does.
+
+A start is a reload too, from a balancer that has nothing yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lb.balance import Balancer
+from lb.build import (
+    CannotStart,
+    backend_specs,
+    build_policy,
+    build_pool,
+    build_routes,
+    health_check,
+    listener_options,
+)
+from lb.config import Address, Config, Pool
+from lb.config.section import Section
+from lb.control.admin import AdminServer
+from lb.control.prober import Prober
+from lb.core.backend import Backend
+from lb.core.pool import Pool as RunningPool
+from lb.core.route import Routes
+from lb.logfile import LogFile
+from lb.proxy.listener import Listener
+from lb.proxy.sockets import ADMIN, Listening
+
+if TYPE_CHECKING:
+    from lb.app import App
+
+KNOWN_BY = 5.0  # seconds in which a first probe has to find a new backend well, or it joins as unhealthy
+
+
+@dataclass
+class Prepared:
+    """What is to hold from now on. Of what stays as it is, the running one."""
+
+    config: Config
+    pools: dict[str, RunningPool] = field(default_factory=dict)
+    policies: dict[str, Balancer] = field(default_factory=dict)  # new ones, of pools that stay
+    probers: dict[str, Prober] = field(default_factory=dict)
+    well: dict[str, list[str]] = field(default_factory=dict)  # by pool, new backends that a probe found well
+    routes: Routes | None = None  # None: those that hold
+    listeners: list[Listener] = field(default_factory=list)
+    admin_listening: Listening | None = None
+    admin: AdminServer | None = None
+    token: str | None = None
+    log_file: LogFile | None = None
+
+
+async def prepare(app: App, config: Config) -> Prepared:
+    """Makes ready what a configuration needs. Raises CannotStart, and then holds nothing of it."""
+    async with AsyncExitStack() as undo:
+        new = Prepared(config)
+        _prepare_pools(app, new, undo)
+        _prepare_log(app, new, undo)
+        if config.admin is not None and config.admin.token is not None:
+            try:
+                new.token = config.admin.token.read()
+            except ValueError as error:
+                raise CannotStart(str(error)) from error
+        fresh = await _bind_all(app, new, undo)
+        if app.pools:
+            await _probe_newcomers(app, new)
+        for what, listening in fresh:
+            try:
+                listening.listen()
+            except OSError as error:
+                raise CannotStart(f"{what}: {in_words(error)}") from error
+        if app.draining:
+            raise CannotStart("the balancer is draining")
+        undo.pop_all()
+    return new
+
+
+def _prepare_pools(app: App, new: Prepared, undo: AsyncExitStack) -> None:
+    config, clock = new.config, app.clock
+    for name, ours in config.pools.items():
+        before = app.config.pools.get(name)
+        pool = app.pools.get(name)
+        if pool is None:
+            pool = build_pool(name, config, clock)
+            undo.callback(pool.close)
+        elif before is None or before.balancer != ours.balancer:
+            new.policies[name] = build_policy(name, ours, clock)
+        new.pools[name] = pool
+        check, prober = health_check(ours), app.probers.get(name)
+        if check is not None and (prober is None or prober.check != check):
+            prober = Prober(pool, check)
+            prober.open()
+            undo.push_async_callback(prober.close)
+        if check is not None and prober is not None:
+            new.probers[name] = prober
+    if not app.pools or (config.routes, config.pools) != (app.config.routes, app.config.pools):
+        new.routes = build_routes(config, new.pools)
+
+
+def _prepare_log(app: App, new: Prepared, undo: AsyncExitStack) -> None:
+    wanted = new.config.access_log
+    if wanted is None:
+        return
+    if app.log_file is not None and app.log_file.path == wanted.path:
+        new.log_file = app.log_file
+        return
+    log_file = LogFile(wanted.path)
+    try:
+        log_file.open()
+    except OSError as error:
+        raise CannotStart(f"can't write the access log: {error}") from error
+    undo.callback(log_file.close)
+    new.log_file = log_file
+
+
+async def _bind_all(app: App, new: Prepared, undo: AsyncExitStack) -> list[tuple[str, Listening]]:
+    """Takes the addresses that are new, and returns them with what they are for."""
+    fresh: list[tuple[str, Listening]] = []
+
+    async def take(what: str, address: Address, name: str = "") -> Listening:
+        listening = Listening(address.host, address.port, address.path)
+        undo.callback(listening.close)
+        try:
+            await listening.bind(app.inherited, name)
+        except OSError as error:
+            raise CannotStart(f"{what} {address}: {in_words(error)}") from error
+        fresh.append((f"{what} {address}", listening))
+        return listening
+
+    there = list(app.listeners)
+    for ours in new.config.listeners:
+        listener = next((each for each in there if _is_at(each.listening, ours.bind)), None)
+        if listener is not None:
+            there.remove(listener)
+        else:
+            listening = await take("listener", ours.bind)
+            listener = Listener(app.plane, listening, listener_options(ours), app.clients.listener)
+            undo.callback(listener.pause)
+            try:
+                await listener.open()
+            except OSError as error:
+                raise CannotStart(f"listener {ours.bind}: {in_words(error)}") from error
+        new.listeners.append(listener)
+    admin = new.config.admin
+    if admin is not None:
+        new.admin, new.admin_listening = app.admin, app.admin_listening
+        if new.admin_listening is None or not _is_at(new.admin_listening, admin.bind):
+            new.admin_listening = await take("admin", admin.bind, ADMIN)
+            new.admin = AdminServer(app.admin_state, new.admin_listening.sockets)
+    return fresh
+
+
+def _is_at(listening: Listening, address: Address) -> bool:
+    return (listening.host, listening.port, listening.path) == (address.host, address.port, address.path)
+
+
+async def _probe_newcomers(app: App, new: Prepared) -> None:
+    """Asks backends that are new how they are before they join: their pool is not without any until then."""
+
+    async def probe(name: str, prober: Prober) -> None:
+        running = app.pools[name].backends if name in app.pools else {}
+        specs = backend_specs(new.config.pools[name])
+        newcomers = [
+            spec
+            for spec in specs
+            if spec.id not in running
+            or (running[spec.id].spec.host, running[spec.id].spec.port) != (spec.host, spec.port)
+        ]
+        found = await prober.find_well([Backend(spec) for spec in newcomers], KNOWN_BY)
+        new.well[name] = [backend.id for backend in found]
+
+    await asyncio.gather(*(probe(name, prober) for name, prober in new.probers.items()))
+
+
+def in_words(error: OSError) -> str:
+    """What the kernel or the resolver has to say."""
+    number = error.errno
+    if number is not None and number in errno.errorcode and not isinstance(error, socket.gaierror):
+        return os.strerror(number).lower()
+    return (error.strerror or str(error)).lower()
+
+
+# --- what has changed ---
+
+
+def changed_keys(old: Config, new: Config) -> Iterator[str]:
+    """Where two configurations differ, in short: `drain.timeout`, `pools.greeter.backends (1 new)`."""
+    for key in Config.model_fields:
+        before, after = getattr(old, key), getattr(new, key)
+        if before == after:
+            continue
+        if key == "pools":
+            yield from _changed_pools(old, new)
+        else:
+            yield from _changed_section(key, before, after)
+
+
+def _changed_section(key: str, before: object, after: object) -> Iterator[str]:
+    if not isinstance(before, Section) or not isinstance(after, Section):
+        yield key
+        return
+    for name in type(before).model_fields:
+        if getattr(before, name) != getattr(after, name, None):
+            yield f"{key}.{name}"
+
+
+def _changed_pools(old: Config, new: Config) -> Iterator[str]:
+    for name in dict.fromkeys((*old.pools, *new.pools)):
+        key = f"pools.{name}"
+        if name not in old.pools or name not in new.pools:
+            yield f"{key} ({'new' if name in new.pools else 'gone'})"
+            continue
+        before, after = old.pools[name], new.pools[name]
+        for part in Pool.model_fields:
+            if part == "backends" and before.backends != after.backends:
+                yield f"{key}.backends ({_changed_backends(before, after)})"
+            elif getattr(before, part) != getattr(after, part):
+                yield from _changed_section(f"{key}.{part}", getattr(before, part), getattr(after, part))
+
+
+def _changed_backends(before: Pool, after: Pool) -> str:
+    old = {each.id: each for each in before.backends}
+    new = {each.id: each for each in after.backends}
+    fresh = sum(name not in old for name in new)
+    gone = sum(name not in new for name in old)
+    other = sum(name in old and old[name] != each for name, each in new.items())
+    counts = [
+        f"{count} {word}" for count, word in ((fresh, "new"), (gone, "gone"), (other, "changed")) if count
+    ]
+    return ", ".join(counts) or "in another order"
