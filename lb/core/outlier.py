@@ -5,6 +5,8 @@ its time is over, it is a candidate for one request. While that one is under way
 success brings the backend back, its failure ejects it for twice as long. If the client leaves before either,
 the next request tries.
 
+Where a further one fails while as many as may be are out, the one that is to be back first is tried early.
+
 Each ejection lasts twice as long as the one before it; each interval without one takes one doubling back.
 After Envoy's outlier detection.
 """
@@ -20,6 +22,8 @@ from lb.core.failure import BACKEND, RESPONSE_CUT, STALLED, Failure
 from lb.core.rules import OutlierRules
 
 log = logging.getLogger("lb.outlier")
+
+EARLY = 0.25  # seconds at least between two that are tried before their time
 
 _ANSWERED = (RESPONSE_CUT.name, STALLED.name)
 """Failures behind the head of an answer, whose status is counted too."""
@@ -49,6 +53,7 @@ class Outliers:
         self._past: dict[Backend, tuple[int, float]] = {}  # how often doubled, and when it came back
         self._counted: dict[Backend, tuple[int, int]] = {}  # attempts and failures, when last looked at
         self._timer: Timer | None = None
+        self._tried_early = clock.time() - EARLY
         self._look_later()
 
     def configure(self, rules: OutlierRules) -> None:
@@ -116,6 +121,7 @@ class Outliers:
         rules, now = self.rules, self.clock.time()
         before = backend.ejection
         if before is None and rules.enforce and not self._may_go(backend):
+            self._try_early(now)
             return
         backend.ejections += 1
         if not rules.enforce:
@@ -149,6 +155,26 @@ class Outliers:
             ejection.closed = False
             ejection.opened = self.clock.time()
             self.fleet.refresh()
+
+    def _try_early(self, now: float) -> None:
+        """There is no room for one more: whoever is to be back first is tried now.
+
+        In a rolling restart it has long been well, and the next one is down.
+        """
+        out = [
+            (each.ejection.until, each.id, each)
+            for each in self.fleet.backends.values()
+            if each.ejection is not None and each.ejection.closed and not each.ejection.trial
+        ]
+        if not out or now < self._tried_early + EARLY:
+            return
+        self._tried_early = now
+        _, _, backend = min(out)
+        ejection = backend.ejection
+        if ejection is not None:
+            if ejection.timer is not None:
+                ejection.timer.cancel()
+            self._open(backend, ejection)
 
     def _release(self, backend: Backend, ejection: Ejection) -> None:
         if ejection.timer is not None:

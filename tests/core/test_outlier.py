@@ -122,7 +122,7 @@ class TestHowMany:
             pool.set_state(pool.backends[name], DISABLED)
         fails(pool, "b0")
         fails(pool, "b1")
-        assert out(pool) == ["b0"]
+        assert [each.id for each in pool.backends.values() if each.ejection is not None] == ["b0"]
 
     def test_the_last_one_that_serves_stays(self) -> None:
         pool = made(count=2)
@@ -163,6 +163,31 @@ class TestComingBack:
             pool.end(backend, pool.clock.time(), None, 200)
         pool.start(backend)
         return backend, pool.clock.time()
+
+    def test_when_another_one_fails_it_is_tried_early(self) -> None:
+        """A rolling restart: b0 is well again, and b1 is down before b0's time is over."""
+        pool = made(count=3)
+        fails(pool, "b0")
+        passes(pool, 1)
+        fails(pool, "b1")
+        assert out(pool) == [], "b0 may be tried, b1 can't be ejected too"
+        backend, started = self.trial(pool)
+        pool.end(backend, started, None, 200)
+        fails(pool, "b1", 1)
+        assert out(pool) == ["b1"]
+        assert set(served(pool, 100)) == {"b0", "b2"}
+
+    def test_not_again_and_again(self) -> None:
+        pool = made(count=3)
+        fails(pool, "b0")
+        fails(pool, "b1")
+        backend, started = self.trial(pool)
+        pool.end(backend, started, RESET)
+        fails(pool, "b1", 50)
+        assert out(pool) == ["b0"]
+        passes(pool, 0.3)
+        fails(pool, "b1", 1)
+        assert out(pool) == []
 
     def test_one_request_decides(self) -> None:
         pool = made()
