@@ -11,22 +11,20 @@ from lb.core.failure import (
     AT_LIMIT,
     CLIENT_GONE,
     EXCHANGE_TIMEOUT,
-    IDEMPOTENT,
     NO_ROUTE,
     QUEUE_TIMEOUT,
     RATE_LIMITED,
-    RESET,
     SHUTTING_DOWN,
     Failure,
 )
-from lb.core.failure import NEVER as RETRY_NEVER
 from lb.core.identity import well_formed_id
-from lb.core.message import IDEMPOTENT_METHODS, Request, Response
+from lb.core.message import Request, Response
 from lb.core.record import ExchangeRecord
 from lb.core.route import Target
 from lb.proxy.answer import answer
 from lb.proxy.attempt import Attempt
 from lb.proxy.forward import forwarded_fields, rewritten
+from lb.proxy.retry import Retry
 from lb.proxy.timeouts import NEVER
 from lb.proxy.tunnel import Tunnel
 from lb.proxy.upload import Upload
@@ -50,11 +48,11 @@ class Exchange(ExchangeRecord):
     __slots__ = (
         "_attempt",
         "_connection",
-        "_redialled",
         "_request",
         "_response_begun",
-        "_retries",
+        "_retry",
         "_target",
+        "_tried",
         "_upload",
         "_waiting",
         "deadline",
@@ -67,9 +65,9 @@ class Exchange(ExchangeRecord):
         self._request: Request | None = None
         self._target: Target | None = None
         self._attempt: Attempt | None = None
+        self._tried: tuple[Attempt, ...] = ()
         self._upload: Upload | None = None  # where there is a body
-        self._retries = 0
-        self._redialled = False
+        self._retry: Retry | None = None  # where an attempt has failed
         self._waiting = False  # for a backend to become free
         self._response_begun = False
         self.request_complete = False
@@ -155,7 +153,7 @@ class Exchange(ExchangeRecord):
     ) -> None:
         """One attempt; over a new connection, where it replaces one whose connection was stale."""
         attempt = self._attempt = Attempt(self, target, backend, now)
-        self.attempts = (*self.attempts, attempt) if self.attempts else (attempt,)
+        self.attempts = self._tried = (*self._tried, attempt) if self._tried else (attempt,)
         plane = connection.plane
         if plane.records:
             attempt.seen = target.pool.seen() if stale is None else stale.seen
@@ -319,63 +317,31 @@ class Exchange(ExchangeRecord):
         self, connection: ClientConnection, target: Target, attempt: Attempt, failure: Failure
     ) -> bool:
         """Makes another attempt, where that may hide the failure; false where it may not."""
-        if not self._repeatable(attempt, failure):
+        now = monotonic()
+        backend = self._further(target).after_failure(self._tried, failure, now)
+        if backend is None:
             return False
-        pool, now = target.pool, monotonic()
-        if failure is RESET and attempt.reused and not self._redialled:
-            # Most likely it was closed just as we wrote on it (RFC 9112, section 9.3.1). That says nothing of
-            # the backend, and counts nowhere.
-            self._redialled = True
-            if attempt.backend.candidate_of is pool:
-                self._try(connection, target, attempt.backend, now, attempt)
-                return True
-        retries, budget = target.retries, pool.budget
-        if retries is None or budget is None or self._retries >= retries.attempts:
-            return False
-        backend = self._another()
-        if backend is None or not budget.take(now):
-            return False
-        self._retries += 1
-        pool.retried(attempt.backend)
-        self._try(connection, target, backend, now, None)
+        self._try(connection, target, backend, now, attempt if backend is attempt.backend else None)
         return True
-
-    def _repeatable(self, attempt: Attempt, failure: Failure) -> bool:
-        """Whether the request is all here still, and a second time does no harm: it has not been sent, or its
-        method is idempotent, or the backend has got none of the body that it had to wait for."""
-        request, upload = self._request, self._upload
-        if request is None or failure.retry == RETRY_NEVER or (upload is not None and upload.lost):
-            return False
-        if failure.retry != IDEMPOTENT or request.method in IDEMPOTENT_METHODS:
-            return True
-        return failure is RESET and attempt.reused and request.length != 0 and not attempt.sent
-
-    def _another(self) -> Backend | None:
-        """Another backend for this request; one that was tried only where no other is eligible."""
-        target = self._target
-        if target is None:
-            return None
-        backend = target.pool.pick(self._request, [each.backend for each in self.attempts], waited=True)
-        return backend if isinstance(backend, Backend) else None
 
     def _instead(self, attempt: Attempt, status: int) -> bool:
         """Drops an answer that another backend may better, and asks that one."""
-        connection, target, request, upload = self._connection, self._target, self._request, self._upload
-        if connection is None or target is None or request is None or (upload is not None and upload.lost):
+        connection, target = self._connection, self._target
+        if connection is None or target is None or target.retries is None:
             return False
-        pool, retries = target.pool, target.retries
-        if retries is None or pool.budget is None or self._retries >= retries.attempts:
+        now = monotonic()
+        backend = self._further(target).after_answer(self._tried, status, now)
+        if backend is None:
             return False
-        if status not in retries.statuses or request.method not in IDEMPOTENT_METHODS:
-            return False
-        backend, now = self._another(), monotonic()
-        if backend is None or backend is attempt.backend or not pool.budget.take(now):
-            return False
-        self._retries += 1
-        pool.retried(attempt.backend)
         attempt.drop(now)
         self._try(connection, target, backend, now, None)
         return True
+
+    def _further(self, target: Target) -> Retry:
+        if self._retry is None:
+            assert self._request is not None
+            self._retry = Retry(target, self._request, self._upload)
+        return self._retry
 
     # --- both ---
 
@@ -446,7 +412,8 @@ class Exchange(ExchangeRecord):
     def _finish(self, now: float) -> None:
         connection = self._connection
         assert connection is not None
-        self._connection = self._request = self._target = self._attempt = self._upload = None
+        self._connection = self._request = self._target = self._attempt = self._upload = self._retry = None
+        self._tried = ()
         self.ended = now
         if self.deadline < NEVER:
             connection.plane.sweeper.unwatch(self)
