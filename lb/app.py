@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -32,7 +34,7 @@ from lb.observe.records import RequestRecords
 from lb.proxy.listener import Listener
 from lb.proxy.plane import Plane
 from lb.proxy.sockets import Inherited, Listening
-from lb.reload import Prepared, changed_keys, in_words, prepare
+from lb.reload import KNOWN_BY, Prepared, changed_keys, in_words, prepare
 
 log = logging.getLogger("lb")
 
@@ -64,6 +66,7 @@ class App:
     ) -> None:
         self.config = config
         self.draining = False
+        self.changing = asyncio.Lock()  # held while it goes from one configuration to another
         self.clock = LoopClock(loop)
         self.inherited = inherited or Inherited()
         self.pools: dict[str, Pool] = {}
@@ -81,7 +84,6 @@ class App:
         self._loop = loop
         self._load = load
         self._epoch = time.time() - time.monotonic()
-        self._changing = asyncio.Lock()
         self._idle = asyncio.Event()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Future[None]] = set()  # of what has been replaced
@@ -106,9 +108,11 @@ class App:
 
     async def start(self) -> None:
         """Binds and begins. Raises CannotStart, and then holds no port."""
-        async with self._changing:
+        async with self.changing:
             new = await prepare(self, self.config)
             self._apply(new)
+            if self.inherited.taken:  # then nobody is refused meanwhile
+                await self._know_backends()
             try:
                 await self._accept(new.admin)
             except OSError as error:
@@ -117,6 +121,19 @@ class App:
         self.plane.sweeper.start()
         self._flush_log()
         self._fold()
+
+    async def _know_backends(self) -> None:
+        """Waits until each backend has been probed once, but not for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(KNOWN_BY):
+                await asyncio.gather(*(prober.until_known() for prober in self.probers.values()))
+
+    def sockets(self) -> list[tuple[str, socket.socket]]:
+        """All that it listens on, with what a successor knows them by."""
+        places = [listener.listening for listener in self.listeners]
+        if self.admin_listening is not None:
+            places.append(self.admin_listening)
+        return [(place.called, sock) for place in places for sock in place.sockets]
 
     async def _accept(self, admin: AdminServer | None) -> None:
         """Begins at the listeners that don't yet, and at the admin server if there is a new one."""
@@ -127,7 +144,7 @@ class App:
 
     async def reload(self) -> ReloadResult:
         """Goes by the configuration as it is now; or on by the old one, where anything is wrong with it."""
-        async with self._changing:
+        async with self.changing:
             try:
                 result = await self._reload()
             except ConfigError as error:
@@ -182,13 +199,15 @@ class App:
     async def leave_to_successor(self) -> None:
         """The same, where another process accepts on the very same sockets: there is nobody to be told."""
         self.draining = True
+        for listener in self.listeners:
+            listener.close(keep_file=True)
         if self.admin is not None:
             await self.admin.close()
-        await self._finish(keep_files=True)
+        await self._finish()
 
-    async def _finish(self, keep_files: bool = False) -> None:
+    async def _finish(self) -> None:
         for listener in self.listeners:
-            listener.close(keep_files)
+            listener.close()
         self.plane.drain()
         if self.plane.connections:
             try:

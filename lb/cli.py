@@ -62,10 +62,11 @@ def serve(config_file: Path) -> None:
     """Run the balancer.
 
     SIGTERM and SIGINT drain and exit 0; a second one exits at once. SIGHUP reloads the configuration and
-    reopens the access log, SIGUSR1 only reopens the log.
+    reopens the access log, SIGUSR1 only reopens the log. SIGUSR2 starts another process on the same sockets,
+    and drains when that is ready.
     """
-    for number in (signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # until there is something to reload
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # until there is something to reload or to hand over
 
     import uvloop
 

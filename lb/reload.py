@@ -33,7 +33,7 @@ from lb.core.pool import Pool as RunningPool
 from lb.core.route import Routes
 from lb.logfile import LogFile
 from lb.proxy.listener import Listener
-from lb.proxy.sockets import ADMIN, Listening
+from lb.proxy.sockets import Listening
 
 if TYPE_CHECKING:
     from lb.app import App
@@ -125,11 +125,11 @@ async def _bind_all(app: App, new: Prepared, undo: AsyncExitStack) -> list[tuple
     """Takes the addresses that are new, and returns them with what they are for."""
     fresh: list[tuple[str, Listening]] = []
 
-    async def take(what: str, address: Address, name: str = "") -> Listening:
-        listening = Listening(address.host, address.port, address.path)
+    async def take(what: str, address: Address) -> Listening:
+        listening = Listening(address.host, address.port, address.path, what)
         undo.callback(listening.close)
         try:
-            await listening.bind(app.inherited, name)
+            await listening.bind(app.inherited)
         except OSError as error:
             raise CannotStart(f"{what} {address}: {in_words(error)}") from error
         fresh.append((f"{what} {address}", listening))
@@ -153,7 +153,7 @@ async def _bind_all(app: App, new: Prepared, undo: AsyncExitStack) -> list[tuple
     if admin is not None:
         new.admin, new.admin_listening = app.admin, app.admin_listening
         if new.admin_listening is None or not _is_at(new.admin_listening, admin.bind):
-            new.admin_listening = await take("admin", admin.bind, ADMIN)
+            new.admin_listening = await take("admin", admin.bind)
             new.admin = AdminServer(app.admin_state, new.admin_listening.sockets)
     return fresh
 

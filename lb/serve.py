@@ -1,4 +1,4 @@
-"""The process around a balancer: signals, the watched file, and the end."""
+"""The process around a balancer: signals, the watched file, who started it, who follows it, and the end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import gc
 import logging
+import os
 import resource
 import signal
 from collections.abc import Callable, Coroutine
@@ -14,7 +15,8 @@ from typing import Any
 
 from lb.app import App
 from lb.config import Config
-from lb.control.state import ReloadResult
+from lb.handover import HandoverFailed, Predecessor, Successor, inherited_sockets
+from lb.notify import ServiceManager
 from lb.watch import LOOK, ConfigFile
 
 log = logging.getLogger("lb")
@@ -35,16 +37,25 @@ class Service:
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.app = App(config, self._loop, self._file.load)
+        self._manager = ServiceManager(os.environ)
+        self._predecessor = Predecessor(os.environ)
+        self._successor = 0  # the ID of the process that has taken our place
+        self.app = App(config, self._loop, self._file.load, inherited_sockets(os.environ))
 
     async def run(self) -> None:
         """To the end."""
         self._heed_signals()
         _allow_many_files()
         await self.app.start()
+        for unwanted in self.app.inherited.close():
+            log.warning("the socket at %s, which was given to us, is closed: nothing listens there", unwanted)
         self._say_addresses()
         _calm_the_collector()
         _keep_freed_memory()
+        if self._predecessor:
+            self._predecessor.ready()  # and it tells the manager
+        else:
+            self._manager.ready()
         self._begin(self._watch())
         await self._stop.wait()
         await self._drain()
@@ -58,6 +69,7 @@ class Service:
             self._loop.add_signal_handler(number, self._on_end)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._loop.add_signal_handler(signal.SIGUSR1, self._on_rotation)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._on_upgrade)
 
     def _on_end(self) -> None:
         (self._at_once if self._stop.is_set() else self._stop).set()
@@ -68,6 +80,12 @@ class Service:
     def _on_rotation(self) -> None:
         log.info("SIGUSR1: the access log is reopened")
         self.app.reopen_log()
+
+    def _on_upgrade(self) -> None:
+        if os.getpid() == 1:
+            log.error("SIGUSR2: this is process 1 of a container, whose end would end the next one too")
+        else:
+            self._begin(self._hand_over())
 
     def _begin(self, work: Coroutine[Any, Any, object]) -> None:
         task = self._loop.create_task(work)
@@ -80,22 +98,44 @@ class Service:
         if self.app.admin_listening is not None:
             self._say(f"admin on http://{self.app.admin_listening.name}")
 
-    async def _reload(self) -> ReloadResult:
-        result = await self.app.reload()
+    async def _reload(self) -> None:
+        self._manager.reloading()
+        await self.app.reload()
         self.app.reopen_log()
-        return result
+        self._manager.ready()
+
+    async def _hand_over(self) -> None:
+        """Starts another process on our sockets, and goes when it is ready; or stays, if it never is."""
+        async with self.app.changing:
+            if self._stop.is_set():
+                return
+            log.info("SIGUSR2: starting the next process")
+            try:
+                successor = Successor(self.app.sockets())
+                await successor.ready()
+            except (OSError, HandoverFailed) as error:
+                log.error("the next process failed, and this one goes on: %s", error)
+                return
+            self._successor = successor.process
+            self._manager.replaced_by(self._successor)
+            self._stop.set()
 
     async def _watch(self) -> None:
         """Reloads where the file has changed. One that was wrong is tried again when it changes again."""
         while True:
             await asyncio.sleep(LOOK)
             if self.app.config.watch and await asyncio.to_thread(self._file.has_changed):
-                await self.app.reload()
+                await self._reload()
 
     async def _drain(self) -> None:
         drain = self.app.config.drain
-        self._say(f"draining (at most {drain.delay + drain.timeout:g}s; once more to stop at once)")
-        drained = self._loop.create_task(self.app.drain())
+        if self._successor:
+            self._say(f"process {self._successor} has taken over; draining (at most {drain.timeout:g}s)")
+            drained = self._loop.create_task(self.app.leave_to_successor())
+        else:
+            self._manager.stopping()
+            self._say(f"draining (at most {drain.delay + drain.timeout:g}s; once more to stop at once)")
+            drained = self._loop.create_task(self.app.drain())
         at_once = self._loop.create_task(self._at_once.wait())
         await asyncio.wait((drained, at_once), return_when=asyncio.FIRST_COMPLETED)
         for task in (drained, at_once):

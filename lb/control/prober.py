@@ -59,12 +59,13 @@ class ProbeResult:
 class _Probing:
     """The probes of one backend: their task, what they have led to, what the last one found."""
 
-    __slots__ = ("backend", "health", "last", "task")
+    __slots__ = ("backend", "health", "known", "last", "task")
 
     def __init__(self, backend: Backend, health: Health) -> None:
         self.backend = backend
         self.health = health
         self.last: ProbeResult | None = None
+        self.known = asyncio.Event()  # its first probe is over
         self.task: asyncio.Task[None] | None = None
 
 
@@ -141,6 +142,10 @@ class Prober:
             probing = self._probing[backend] = _Probing(backend, health)
             probing.task = asyncio.create_task(self._run(probing, spread * self._rng.random()))
 
+    async def until_known(self) -> None:
+        """Waits until each backend has been probed once."""
+        await asyncio.gather(*(probing.known.wait() for probing in self._probing.values()))
+
     def last(self, backend: Backend) -> ProbeResult | None:
         """What the last probe of this backend found; None where none has ended yet."""
         probing = self._probing.get(backend)
@@ -165,6 +170,7 @@ class Prober:
                 ended = now()
                 probing.last = ProbeResult(good, reason, began, ended - began)
                 self._judge(probing, good, reason)
+            probing.known.set()
             interval = self.check.interval * self._rng.uniform(0.9, 1.1)
             await asyncio.sleep(max(0.0, began + interval - ended))
 

@@ -10,7 +10,6 @@ import stat
 from collections.abc import Sequence
 
 BACKLOG = 4096  # connections that wait to be accepted; the kernel's own bound may be lower
-ADMIN = "admin"  # what a socket of the admin server is called among inherited ones
 _NOBODY_THERE = (ConnectionRefusedError, FileNotFoundError)
 _NO_SUCH_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -20,14 +19,15 @@ class Inherited:
 
     def __init__(self, sockets: Sequence[tuple[str, socket.socket]] = ()) -> None:
         self._left = list(sockets)
+        self.taken = False  # whether there was any, and someone wanted it
 
     def take(self, family: int, address: object, name: str = "") -> socket.socket | None:
-        """The one that is bound to this address. For port 0, one on any port of the host, if it is called
-        as it should be: only the name then tells the admin server's."""
+        """The one that is bound to this address. Where any port will do (0), one of this name on the host."""
         for entry in self._left:
             called, sock = entry
-            if sock.family == family and _same(sock.getsockname(), address, called == ADMIN, name == ADMIN):
+            if sock.family == family and _fits(sock.getsockname(), address, called == name):
                 self._left.remove(entry)
+                self.taken = True
                 return sock
         return None
 
@@ -40,12 +40,10 @@ class Inherited:
         return names
 
 
-def _same(bound: object, wanted: object, for_admin: bool, wants_admin: bool) -> bool:
+def _fits(bound: object, wanted: object, called_so: bool) -> bool:
     if not isinstance(bound, tuple) or not isinstance(wanted, tuple):
         return bound == wanted
-    if bound[0] != wanted[0]:
-        return False
-    return bool(bound[1] == wanted[1]) if wanted[1] else for_admin == wants_admin
+    return bool(bound[:2] == wanted[:2] or (bound[0] == wanted[0] and wanted[1] == 0 and called_so))
 
 
 def _shown(address: object) -> str:
@@ -61,10 +59,12 @@ def joined(host: str, port: int) -> str:
 class Listening:
     """The sockets of one address: a host and a port, or the path of a unix socket.
 
-    A name such as localhost may stand for several addresses, and so for several sockets.
+    A name such as localhost may stand for several addresses, and so for several sockets. `role` is what the
+    sockets are for; a successor knows them by it where their port was left open.
     """
 
-    def __init__(self, host: str, port: int, path: str = "") -> None:
+    def __init__(self, host: str, port: int, path: str = "", role: str = "listener") -> None:
+        self.role = role
         self.host = host
         self.port = port
         self.path = path
@@ -79,13 +79,18 @@ class Listening:
         port = self.sockets[0].getsockname()[1] if self.sockets else self.port
         return joined(self.host, port)
 
-    async def bind(self, inherited: Inherited, name: str = "") -> None:
+    @property
+    def called(self) -> str:
+        """How the sockets are called when they are passed on."""
+        return self.role if self.port or self.path else f"{self.role}-on-any-port"
+
+    async def bind(self, inherited: Inherited) -> None:
         """Takes the address, without listening yet. Raises OSError where it can't be had."""
         try:
             if self.path:
                 self._bind_path(inherited)
             else:
-                await self._bind_host(inherited, name)
+                await self._bind_host(inherited)
         except OSError:
             self.close()
             raise
@@ -106,7 +111,7 @@ class Listening:
 
     # --- host and port ---
 
-    async def _bind_host(self, inherited: Inherited, name: str) -> None:
+    async def _bind_host(self, inherited: Inherited) -> None:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         failed: OSError | None = None
@@ -114,7 +119,7 @@ class Listening:
         for family, address in dict.fromkeys((each[0], each[4]) for each in found):
             place = (address[0], port, *address[2:])
             try:
-                sock = inherited.take(family, place, name) or _bound(family, place)
+                sock = inherited.take(family, place, self.called) or _bound(family, place)
             except OSError as error:
                 if error.errno not in _NO_SUCH_FAMILY:
                     raise
