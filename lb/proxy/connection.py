@@ -18,6 +18,7 @@ from lb.core.message import Request
 from lb.proxy.exchange import Exchange
 from lb.proxy.forward import constant_fields
 from lb.proxy.timeouts import NEVER, TICK
+from lb.proxy.tunnel import is_gone
 from lb.wire.h1_server import ServerCodec
 
 if TYPE_CHECKING:
@@ -134,17 +135,16 @@ class ClientConnection:
         return True
 
     def _probe(self, exchange: Exchange) -> None:
-        if self._gone():
+        if self.gone():
             self.abort()
             return
         if exchange.takes_interim:
             self._transport.write(_CONTINUE)
         self.deadline = monotonic() + TICK
 
-    def _gone(self) -> bool:
+    def gone(self) -> bool:
         """Whether the kernel has learnt that nobody is at the other end."""
-        sock: socket.socket | None = self._transport.get_extra_info("socket")
-        return sock is None or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+        return is_gone(self._transport)
 
     def _still_read(self, exchange: Exchange) -> bool:
         """Whether a client that sends no more is likely to read on: not when a response has begun and then
@@ -210,7 +210,7 @@ class ClientConnection:
         elif not exchange.request_complete:
             exchange.on_error(REQUEST_TIMEOUT)
         elif self._half_closed:
-            if self._gone() or not self._still_read(exchange):
+            if self.gone() or not self._still_read(exchange):
                 self.abort()
             else:
                 self.deadline = now + TICK

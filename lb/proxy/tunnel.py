@@ -6,17 +6,25 @@ still listen. Where one side is slower, the other is not read from.
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from lb.core.failure import CLIENT_GONE, RESPONSE_CUT, TUNNEL_IDLE, Failure
-from lb.proxy.timeouts import NEVER, Sweeper
+from lb.proxy.timeouts import NEVER, TICK, Sweeper
 
 if TYPE_CHECKING:
     from lb.proxy.attempt import Attempt
     from lb.proxy.connection import ClientConnection
     from lb.proxy.exchange import Exchange
     from lb.proxy.upstream import UpstreamConnection
+
+
+def is_gone(transport: asyncio.Transport) -> bool:
+    """Whether the kernel has learnt that nobody is at the other end, which behind an end it tells no one."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    return sock is None or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
 
 class Tunnel:
@@ -30,6 +38,7 @@ class Tunnel:
         "_client_ended",
         "_exchange",
         "_idle",
+        "_passed",
         "_sweeper",
         "deadline",
     )
@@ -51,7 +60,8 @@ class Tunnel:
         self._backend_ended = False
         self._idle = idle
         self._sweeper = sweeper
-        self.deadline = monotonic() + idle
+        self._passed = monotonic()  # when a byte last did
+        self.deadline = self._passed + idle
         client.deadline = backend.deadline = NEVER
         client.tunnel = backend.tunnel = self
         sweeper.watch(self)
@@ -60,7 +70,7 @@ class Tunnel:
 
     def from_client(self, data: bytes) -> None:
         if self._exchange is not None:
-            self.deadline = monotonic() + self._idle
+            self._passed = monotonic()
             self._attempt.sent += len(data)
             self._backend.write(data)
 
@@ -70,6 +80,7 @@ class Tunnel:
         if self._backend_ended:
             self._end(None)
         else:
+            self.deadline = monotonic() + TICK
             self._backend.write_eof()
 
     def client_lost(self) -> None:
@@ -86,7 +97,7 @@ class Tunnel:
     def from_backend(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is not None:
-            self.deadline = monotonic() + self._idle
+            self._passed = monotonic()
             exchange.bytes_out += len(data)
             self._attempt.received += len(data)
             self._client.write(data)
@@ -96,6 +107,7 @@ class Tunnel:
         if self._client_ended:
             self._end(None)
         else:
+            self.deadline = monotonic() + TICK
             self._client.write_eof()
 
     def backend_lost(self) -> None:
@@ -110,8 +122,16 @@ class Tunnel:
     # --- the end ---
 
     def on_deadline(self, now: float) -> None:
-        """Nothing has passed for too long."""
-        self._end(TUNNEL_IDLE)
+        """Nothing has passed for too long, or one side has ended and may be gone altogether."""
+        if self._client_ended and self._client.gone():
+            self._end(CLIENT_GONE)
+        elif self._backend_ended and self._backend.gone():
+            self._end(RESPONSE_CUT)
+        elif now >= self._passed + self._idle:
+            self._end(TUNNEL_IDLE)
+        else:
+            ended = self._client_ended or self._backend_ended
+            self.deadline = now + TICK if ended else self._passed + self._idle
 
     def close(self, failure: Failure) -> None:
         """It has to go, for what no side has done."""

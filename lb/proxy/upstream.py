@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from lb.core.backend import Backend
 from lb.core.failure import AT_LIMIT, CONNECT_FAILED, CONNECT_TIMEOUT, INTERNAL
 from lb.proxy.timeouts import NEVER
+from lb.proxy.tunnel import is_gone
 from lb.wire.h1_client import ClientCodec
 
 if TYPE_CHECKING:
@@ -215,6 +216,10 @@ class UpstreamConnection:
             self.attempt.on_timeout()
         else:
             self.discard()
+
+    def gone(self) -> bool:
+        """Whether the kernel has learnt that nobody is at the other end."""
+        return is_gone(self._transport)
 
     def write(self, data: bytes) -> None:
         """What a tunnel has for it."""

@@ -134,6 +134,26 @@ async def test_fifty_reloads_do_not_cut_a_download(play: Play) -> None:
     assert (await client.response()).status == 200
 
 
+async def test_tunnels_live_through_reloads(play: Play) -> None:
+    """The pool of one gets another backend, loses the tunnel's own, and goes."""
+    scene = await play(ONE + "# $b\n")
+    client = await scene.connect()
+    await client.send(get("/", "Connection: Upgrade", "Upgrade: chat"))
+    backend = await scene.backend.accept()
+    await backend.request()
+    await backend.send(head("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: chat"))
+    await client.until(b"\r\n\r\n")
+    configs = [ONE.replace("[$a]", "[$a, $b]"), ONE.replace("$a", "$b"), ONE.replace("greeter", "other")]
+    for number, config in enumerate(configs):
+        await reload(scene, config)
+        await client.send(b"ping %d" % number)
+        await backend.until(b"ping %d" % number)
+        await backend.send(b"pong %d" % number)
+        await client.until(b"pong %d" % number)
+    client.end()
+    assert await backend.ended() == "fin"
+
+
 async def test_a_pool_that_goes_finishes_what_it_has_begun(play: Play) -> None:
     scene = await play(ONE + "# $b\n")
     client = await scene.connect()
