@@ -8,14 +8,17 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Coroutine
+from operator import attrgetter
 from typing import Any
 
 from lb import __version__
 from lb.build import (
     CannotStart,
     backend_specs,
+    client_room,
     identification,
     listener_options,
+    own_files,
     pool_rules,
     upstream_options,
 )
@@ -31,6 +34,7 @@ from lb.logfile import LogFile
 from lb.observe.access_log import AccessLog
 from lb.observe.metrics import ClientMetrics, LbCollector, ReloadState
 from lb.observe.records import RequestRecords
+from lb.proxy.door import Door
 from lb.proxy.listener import Listener
 from lb.proxy.plane import Plane
 from lb.proxy.sockets import Inherited, Listening
@@ -54,7 +58,8 @@ class LoopClock:
 class App:
     """A running balancer.
 
-    `load` reads the configuration anew, for reloads; without it there are none.
+    `load` reads the configuration anew, for reloads; without it there are none. `files` is how many
+    descriptors the process may have.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class App:
         loop: asyncio.AbstractEventLoop,
         load: Callable[[], Config] | None = None,
         inherited: Inherited | None = None,
+        files: int = 1024,
     ) -> None:
         self.config = config
         self.draining = False
@@ -80,9 +86,10 @@ class App:
         self.admin: AdminServer | None = None
         self.admin_listening: Listening | None = None
         self.plane = Plane(loop, Routes(()), {}, identification(config), ())
-        self.plane.on_idle = self._on_idle
+        self.door = Door(self.plane)
         self._loop = loop
         self._load = load
+        self._files = files
         self._epoch = time.time() - time.monotonic()
         self._idle = asyncio.Event()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -100,9 +107,6 @@ class App:
             config=lambda: self.config.model_dump(mode="json"),
             reload=None if self._load is None else self.reload,
         )
-
-    def _on_idle(self) -> None:
-        self._idle.set()
 
     # --- running ---
 
@@ -137,8 +141,7 @@ class App:
 
     async def _accept(self, admin: AdminServer | None) -> None:
         """Begins at the listeners that don't yet, and at the admin server if there is a new one."""
-        for listener in self.listeners:
-            await listener.start()
+        await self.door.admit(self.listeners)
         if admin is not None:
             await admin.start()
 
@@ -208,6 +211,8 @@ class App:
     async def _finish(self) -> None:
         for listener in self.listeners:
             listener.close()
+        self.door.shut()
+        self.plane.on_gone = self._on_gone
         self.plane.drain()
         if self.plane.connections:
             try:
@@ -219,8 +224,13 @@ class App:
                     self.plane.exchanges,
                 )
 
+    def _on_gone(self) -> None:
+        if not self.plane.connections:
+            self._idle.set()
+
     async def close(self) -> None:
         """Ends everything that is left."""
+        self.door.shut()
         for listener in self.listeners:
             listener.close()
         for prober in self.probers.values():
@@ -247,10 +257,29 @@ class App:
                 backend.fold()
         for stats in self.clients.listeners.values():
             stats.duration.fold()
+        self._leave_descriptors()
         for each in list(self._leaving):
             if self._has_left(each):
                 self._leaving.remove(each)
         self._timers["fold"] = self._loop.call_later(FOLD, self._fold)
+
+    def _leave_descriptors(self) -> None:
+        """Closes unused connections to backends, where all together they take what is meant for clients."""
+        upstreams = [
+            backend.upstream
+            for pool in self.pools.values()
+            for backend in pool.backends.values()
+            if backend.upstream is not None
+        ]
+        too_many = sum(each.connections for each in upstreams) - (
+            self._files - own_files(self.config) - self.door.room
+        )
+        while too_many > 0:
+            idle = [each.idle[0] for each in upstreams if each.idle]
+            if not idle:
+                break
+            min(idle, key=attrgetter("deadline")).discard()
+            too_many -= 1
 
     def _has_left(self, part: Listener | Pool) -> bool:
         """Whether a listener or a pool that has been replaced is done. Connections are told again each time:
@@ -369,6 +398,7 @@ class App:
         return observers
 
     def _apply_listeners(self, new: Prepared) -> None:
+        self.door.set_room(client_room(new.config, self._files))
         for listener, config in zip(new.listeners, new.config.listeners, strict=True):
             listener.options = listener_options(config)
         before, self.listeners = self.listeners, new.listeners

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from math import inf
 from random import Random
@@ -22,6 +23,8 @@ from lb.core.rules import OutlierRules, PoolRules, RetryRules, Timeouts
 from lb.proxy.listener import ListenerOptions
 from lb.proxy.plane import Identification
 from lb.proxy.upstream import UpstreamOptions
+
+log = logging.getLogger("lb")
 
 
 class CannotStart(Exception):
@@ -156,6 +159,32 @@ def _quota(route: RouteConfig) -> Quota | None:
     if limit is None:
         return None
     return Quota(RateLimit(limit.requests / limit.per, limit.burst), limit.key)
+
+
+SPARE_FILES = 64
+"""Descriptors for all that isn't a client or its backend: the log, the admin server's clients, names that are
+looked up, files that are open for a moment, and what Python and the event loop have for themselves."""
+
+
+def own_files(config: Config) -> int:
+    """How many descriptors are not for clients and the connections that these need."""
+    listening = 2 * (len(config.listeners) + 1)
+    probes = sum(len(pool.backends) for pool in config.pools.values() if pool.health_check is not None)
+    return SPARE_FILES + listening + probes
+
+
+def client_room(config: Config, files: int) -> int:
+    """How many clients there may be at a time, where the process may have so many descriptors.
+
+    Each of them takes one, and another one toward a backend.
+    """
+    most = max(1, (files - own_files(config)) // 2)
+    wanted = config.max_connections
+    if wanted is not None and wanted > most:
+        log.warning(
+            "max_connections: %d descriptors are enough for %d clients, not for %d", files, most, wanted
+        )
+    return most if wanted is None else min(wanted, most)
 
 
 def identification(config: Config) -> Identification:

@@ -142,7 +142,8 @@ async def _bind_all(app: App, new: Prepared, undo: AsyncExitStack) -> list[tuple
             there.remove(listener)
         else:
             listening = await take("listener", ours.bind)
-            listener = Listener(app.plane, listening, listener_options(ours), app.clients.listener)
+            options = listener_options(ours)
+            listener = Listener(app.plane, app.door, listening, options, app.clients.listener)
             undo.callback(listener.pause)
             try:
                 await listener.open()

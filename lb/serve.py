@@ -21,6 +21,8 @@ from lb.watch import LOOK, ConfigFile
 
 log = logging.getLogger("lb")
 
+MANY = 1 << 20  # descriptors, where there is no limit
+
 
 async def serve(config: Config, file: ConfigFile, say: Callable[[str], None]) -> None:
     """Runs until SIGTERM or SIGINT, then drains; a second signal ends it at once. Raises CannotStart."""
@@ -40,12 +42,12 @@ class Service:
         self._manager = ServiceManager(os.environ)
         self._predecessor = Predecessor(os.environ)
         self._successor = 0  # the ID of the process that has taken our place
-        self.app = App(config, self._loop, self._file.load, inherited_sockets(os.environ))
+        inherited = inherited_sockets(os.environ)
+        self.app = App(config, self._loop, self._file.load, inherited, _allow_many_files())
 
     async def run(self) -> None:
         """To the end."""
         self._heed_signals()
-        _allow_many_files()
         await self.app.start()
         for unwanted in self.app.inherited.close():
             log.warning("the socket at %s, which was given to us, is closed: nothing listens there", unwanted)
@@ -170,7 +172,9 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 8 << 20)
 
 
-def _allow_many_files() -> None:
+def _allow_many_files() -> int:
+    """Raises the limit of open files as far as we may, and returns it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
+    if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return MANY if hard == resource.RLIM_INFINITY else hard

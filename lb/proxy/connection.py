@@ -45,6 +45,7 @@ class ClientConnection:
         "_listener",
         "_options",
         "_quiet",
+        "_since",
         "_told",
         "_transport",
         "_unread",
@@ -75,6 +76,7 @@ class ClientConnection:
         self._told = -1  # bytes of the response when we last looked, and how often they were the same
         self._quiet = 0
         self._unread = 0  # bytes that it had not read when we last looked
+        self._since = 0.0  # when it last had nothing to ask for
         self.deadline = NEVER
         self.scheme = b"http"
 
@@ -90,7 +92,8 @@ class ClientConnection:
         self.codec = ServerCodec(
             self._transport, self, self._options.limits, plane.request_rules, self.trusted
         )
-        self.deadline = monotonic() + self._options.request_header
+        self._since = monotonic()
+        self.deadline = self._since + self._options.request_header
         plane.connections.add(self)
         plane.sweeper.watch(self)
         self._listener.stats.connections += 1
@@ -165,8 +168,9 @@ class ClientConnection:
             self.tunnel.client_lost()
         elif self._exchange is not None:
             self._exchange.on_client_gone()
-        if self.plane.draining and not self.plane.connections:
-            self.plane.on_idle()
+        on_gone = self.plane.on_gone
+        if on_gone is not None:
+            on_gone()
 
     def pause_writing(self) -> None:
         self.blocked = self.codec.held = True
@@ -246,6 +250,7 @@ class ClientConnection:
             return
         if self.codec.keep_alive and not self.plane.draining:
             self._head_begun = False
+            self._since = now
             self.deadline = now + (self._options.write if self.blocked else self._options.keepalive)
             self.codec.next()
             if self.codec.pending and not self.busy and not self.blocked:
@@ -319,6 +324,17 @@ class ClientConnection:
         self.codec.resume()
         if self.codec.reading_body:
             self.deadline = monotonic() + self._options.request_body
+
+    @property
+    def quiet_since(self) -> float:
+        """Since when it has nothing to ask for, and we have nothing for it; NEVER where that isn't so."""
+        if self._exchange is not None or self.tunnel is not None or self._closing or not self.codec.idle:
+            return NEVER
+        return NEVER if self._transport.get_write_buffer_size() else self._since
+
+    def leave(self) -> None:
+        """Its place is needed for someone else."""
+        self._close()
 
     @property
     def busy(self) -> bool:

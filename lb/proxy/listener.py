@@ -9,6 +9,7 @@ from typing import Protocol, cast
 
 from lb.core.message import Limits
 from lb.proxy.connection import ClientConnection
+from lb.proxy.door import Door
 from lb.proxy.plane import Plane
 from lb.proxy.sockets import BACKLOG, Listening
 
@@ -40,9 +41,10 @@ class Listener:
     """
 
     def __init__(
-        self, plane: Plane, listening: Listening, options: ListenerOptions, stats_of: StatsOf
+        self, plane: Plane, door: Door, listening: Listening, options: ListenerOptions, stats_of: StatsOf
     ) -> None:
         self.plane = plane
+        self.door = door
         self.listening = listening
         self.options = options
         self.name = listening.name
@@ -50,10 +52,12 @@ class Listener:
         self._servers: list[asyncio.Server] = []
 
     async def open(self) -> None:
-        """Gets ready to accept. Raises OSError where there is no descriptor left.
+        """Gets ready to accept, if it isn't. Raises OSError where there is no descriptor left.
 
         The event loop closes what it listens on when it shall accept no more, so it gets copies.
         """
+        if self._servers:
+            return
         loop = self.plane.loop
         factory = cast(Callable[[], asyncio.BaseProtocol], self.connection)
         try:
@@ -78,6 +82,8 @@ class Listener:
 
     def connection(self) -> ClientConnection:
         """A new client's."""
+        if len(self.plane.connections) >= self.door.last:
+            self.door.on_full()
         return ClientConnection(self.plane, self)
 
     def pause(self) -> None:

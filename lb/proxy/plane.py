@@ -62,7 +62,7 @@ class Plane:
         self._identify(identification)
         self.adopt(routes, options, identification, observers)
         self.draining = False
-        self.on_idle: Callable[[], object] = lambda: None  # the last connection has gone while draining
+        self.on_gone: Callable[[], object] | None = None  # for who waits until a connection has gone
 
     def adopt(
         self,

@@ -12,7 +12,7 @@ import pytest_asyncio
 from tests.e2e.process import Balancer, running
 from tests.e2e.scene import ONE_BACKEND, Scene, Stage, set_up
 
-Play = Callable[[str], Awaitable[Scene]]
+Play = Callable[..., Awaitable[Scene]]
 
 
 @pytest.fixture
@@ -51,10 +51,10 @@ async def play(tmp_path: Path) -> AsyncIterator[Play]:
     with ExitStack() as stack:
         scenes: list[Scene] = []
 
-        async def start(config: str) -> Scene:
+        async def start(config: str, files: int = 0) -> Scene:
             directory = tmp_path / f"balancer-{len(scenes)}"
             directory.mkdir()
-            scene = Scene(stack.enter_context(set_up(directory, config)))
+            scene = Scene(stack.enter_context(set_up(directory, config, files)))
             await scene.start()
             scenes.append(scene)
             return scene

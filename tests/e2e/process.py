@@ -49,15 +49,19 @@ def run(*arguments: str | Path, patience: float = PATIENCE) -> subprocess.Comple
 
 
 class Balancer:
-    """A running `lb serve`. Where the text names no listeners and no admin, they get free ports."""
+    """A running `lb serve`. Where the text names no listeners and no admin, they get free ports.
 
-    def __init__(self, directory: Path, text: str) -> None:
+    `files` is how many descriptors it may have, where that isn't as many as we.
+    """
+
+    def __init__(self, directory: Path, text: str, files: int = 0) -> None:
         self.config = directory / "lb.yaml"
         self.config.write_text(text if "listeners:" in text else LISTENERS + text)
         self._stdout, self._stderr = directory / "stdout", directory / "stderr"
+        limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(files)] if files else []
         with self._stdout.open("wb") as out, self._stderr.open("wb") as error:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "lb", "serve", "-c", str(self.config)],
+                [*limited, sys.executable, "-m", "lb", "serve", "-c", str(self.config)],
                 cwd=ROOT,
                 stdout=out,
                 stderr=error,
@@ -145,9 +149,9 @@ class Balancer:
 
 
 @contextmanager
-def running(directory: Path, text: str) -> Iterator[Balancer]:
+def running(directory: Path, text: str, files: int = 0) -> Iterator[Balancer]:
     """A balancer for as long as the block lasts. Whatever happened: it leaves no traceback behind."""
-    balancer = Balancer(directory, text)
+    balancer = Balancer(directory, text, files)
     try:
         balancer.start()
         yield balancer

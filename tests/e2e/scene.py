@@ -28,13 +28,13 @@ class Stage:
 
 
 @contextmanager
-def set_up(directory: Path, config: str) -> Iterator[Stage]:
+def set_up(directory: Path, config: str, files: int = 0) -> Iterator[Stage]:
     """Runs a configuration. In it, $a, $b and so on are the addresses of backends."""
     names = sorted(set(Template(config).get_identifiers()))
     sockets = {name: socket.create_server(("127.0.0.1", 0), backlog=1024) for name in names}
     addresses = {name: "{}:{}".format(*each.getsockname()) for name, each in sockets.items()}
     try:
-        with running(directory, Template(config).substitute(addresses)) as balancer:
+        with running(directory, Template(config).substitute(addresses), files) as balancer:
             yield Stage(balancer, sockets)
     finally:
         for each in sockets.values():
