@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import fsum
 from typing import Any, Protocol
@@ -47,7 +47,7 @@ class Histogram:
         self._counts[-1] += len(fresh) - below
         fresh.clear()
 
-    def add(self, counts: Iterable[tuple[int, int]], total: float) -> None:
+    def add(self, counts: Iterable[Sequence[int]], total: float) -> None:
         """Takes over what was observed elsewhere: pairs of place among the bounds and how many, their sum."""
         for place, count in counts:
             self._counts[place] += count
