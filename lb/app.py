@@ -32,7 +32,8 @@ from lb.core.record import Observer
 from lb.core.route import Routes
 from lb.logfile import LogFile
 from lb.observe.access_log import AccessLog
-from lb.observe.metrics import ClientMetrics, LbCollector, ReloadState
+from lb.observe.clients import ClientMetrics
+from lb.observe.metrics import LbCollector, ReloadState
 from lb.observe.records import RequestRecords
 from lb.proxy.door import Door
 from lb.proxy.listener import Listener

@@ -19,7 +19,7 @@ from typing import Any
 from lb.control.messages import Counts
 from lb.core.backend import Backend, Histogram
 from lb.core.pool import Pool
-from lb.observe.metrics import ClientMetrics
+from lb.observe.clients import ClientMetrics
 
 INTERVAL = 0.25
 """Seconds between two times that a worker sends its counts."""

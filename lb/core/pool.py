@@ -407,7 +407,8 @@ class Pool:
     def seen(self) -> Seen:
         """What the last pick was made from. To be asked between `pick` and `start`, for the record."""
         view, drawn = self._last, self._drawn
-        return view, tuple(map(_in_flight, view.candidates or drawn)), drawn, self._reason
+        loads = [backend.in_flight for backend in view.candidates or drawn]
+        return view, tuple(loads), drawn, self._reason
 
     def start(self, backend: Backend) -> None:
         """An attempt begins."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lb.core.backend import Backend, Histogram
 from lb.core.pool import Pool
-from lb.core.record import ExchangeRecord
+from lb.observe.clients import ClientMetrics
 from lb.observe.exposition import Family, Sample, labels
 
 if TYPE_CHECKING:
@@ -21,34 +21,6 @@ STATES = ("eligible", "unhealthy", "ejected", "standby", "draining", "disabled",
 T = TypeVar("T")
 Counts = Mapping[str, int] | Mapping[int, int]
 Rows = list[tuple[str, Backend]]  # a backend, and its labels `pool` and `backend`
-
-
-class ListenerStats:
-    """What clients asked of one listener. It keeps `connections` itself, the number that are open now."""
-
-    __slots__ = ("connections", "duration", "requests")
-
-    def __init__(self) -> None:
-        self.connections = 0
-        self.requests: dict[int, int] = {}  # by the status that the client got
-        self.duration = Histogram()
-
-
-class ClientMetrics:
-    """Counts finished exchanges by listener."""
-
-    def __init__(self) -> None:
-        self.listeners: dict[str, ListenerStats] = {}
-
-    def listener(self, name: str) -> ListenerStats:
-        """The statistics of a listener, made when it is first asked for."""
-        return self.listeners.setdefault(name, ListenerStats())
-
-    def on_exchange(self, exchange: ExchangeRecord) -> None:
-        stats = self.listeners.get(exchange.listener) or self.listener(exchange.listener)
-        requests, status = stats.requests, exchange.status
-        requests[status] = requests.get(status, 0) + 1
-        stats.duration.observe(exchange.ended - exchange.started)
 
 
 @dataclass

@@ -21,7 +21,8 @@ from lb.control.state import AdminState, ReloadResult
 from lb.core.backend import BackendSpec, Ejection
 from lb.core.failure import NO_ROUTE, RESPONSE_TIMEOUT
 from lb.core.rules import OutlierRules, PoolRules
-from lb.observe.metrics import ClientMetrics, LbCollector, ReloadState
+from lb.observe.clients import ClientMetrics
+from lb.observe.metrics import LbCollector, ReloadState
 from lb.observe.records import RequestRecords
 from lb.observe.render import as_dict
 from tests.control.fleet import WatchedPool, replica, spec

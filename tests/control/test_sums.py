@@ -16,7 +16,8 @@ from lb.control.sums import INTERVAL, PART, PIECE, Sums, Tally
 from lb.core.backend import Backend
 from lb.core.failure import NO_ELIGIBLE, RESET
 from lb.core.pool import Pool
-from lb.observe.metrics import ClientMetrics, LbCollector, ReloadState
+from lb.observe.clients import ClientMetrics
+from lb.observe.metrics import LbCollector, ReloadState
 from tests.core.fleet import made_pool, numbered, specs
 
 LISTENER = "127.0.0.1:80"

@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from lb.core.backend import Ejection, Histogram
 from lb.core.failure import CONNECT_FAILED, NO_BACKENDS
 from lb.core.pool import Pool
-from lb.observe.metrics import STATES, ClientMetrics, LbCollector, ReloadState
+from lb.observe.clients import ClientMetrics
+from lb.observe.metrics import STATES, LbCollector, ReloadState
 from tests.observe.made import made_exchange, made_pool
 from tests.tools import need
 
