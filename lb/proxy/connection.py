@@ -86,7 +86,10 @@ class ClientConnection:
         plane = self.plane
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        self.peer = self.client = peer[0] if peer else "unknown"
+        if self._listener.listening.path:  # as nginx names it toward the backend
+            self.peer, self.client = "unix:", "unix"
+        else:
+            self.peer = self.client = peer[0] if peer else "unknown"
         self.trusted = plane.identification.trusts(self.peer)
         self.constant_fields = constant_fields(self.peer, "http")
         self.codec = ServerCodec(

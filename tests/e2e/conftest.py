@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.e2e.process import Balancer, running
+from tests.e2e.process import Balancer, eventually, lives, running
 from tests.e2e.scene import ONE_BACKEND, Scene, Stage, set_up
 
 Play = Callable[..., Awaitable[Scene]]
@@ -62,3 +64,14 @@ async def play(tmp_path: Path) -> AsyncIterator[Play]:
         yield start
         for scene in scenes:
             await scene.close()
+
+
+@pytest_asyncio.fixture
+async def processes() -> AsyncIterator[list[int]]:
+    """The IDs of processes that are to end with the test: they are nobody's children."""
+    started: list[int] = []
+    yield started
+    for process in started:
+        if lives(process):
+            os.kill(process, signal.SIGKILL)
+    await eventually(lambda: not any(map(lives, started)), "their end")

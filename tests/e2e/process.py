@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +35,19 @@ def until(found: Callable[[], T], what: str = "it", patience: float = PATIENCE) 
             raise AssertionError(f"{what} did not come within {patience:g} s: {answer!r}")
         time.sleep(0.02)
     return answer
+
+
+async def eventually(found: Callable[[], object], what: str) -> None:
+    """The same, while the backends and clients of the test go on."""
+    await asyncio.to_thread(until, found, what)
+
+
+def lives(process: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def run(*arguments: str | Path, patience: float = PATIENCE) -> subprocess.CompletedProcess[str]:
@@ -110,6 +125,12 @@ class Balancer:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
         return int(line.split()[1]) * 1024
+
+    async def successor(self) -> int:
+        """The ID of the process that has taken over, when one has."""
+        pattern = re.compile(r"process (\d+) has taken over")
+        await eventually(lambda: pattern.search(self.said()), "another process")
+        return int(pattern.findall(self.said())[-1])
 
     # --- the admin API ---
 

@@ -5,21 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.e2e.conftest import Play
-from tests.e2e.process import until as until_blocking
+from tests.e2e.process import eventually
 from tests.e2e.scene import Scene
 from tests.e2e.wire import GET, Script, Wire, always, answer
 
 POOL = "access_log: off\npools: {greeter: {backends: [$a]}}\n"
 BEGINS, ENDS = "there is room for no more", "there is room again"
-
-
-async def until(found: Callable[[], object], what: str) -> None:
-    """Waits, while the backends of the scene go on."""
-    await asyncio.to_thread(until_blocking, found, what)
 
 
 def clients(scene: Scene) -> float:
@@ -71,21 +65,21 @@ async def test_where_all_ask_new_ones_wait_until_one_has_gone(play: Play) -> Non
     gate = asyncio.Event()
     scene.backend.script = behind(gate)
     inside = [await asking(scene) for _ in range(4)]
-    await until(lambda: scene.balancer.metric("lb_backend_in_flight") == 4, "four requests")
+    await eventually(lambda: scene.balancer.metric("lb_backend_in_flight") == 4, "four requests")
     outside = [await asking(scene) for _ in range(4)]
     before = processor_time(scene.balancer.process.pid)
     assert not await outside[0].more(0.5)
     assert processor_time(scene.balancer.process.pid) - before < 0.2, "waiting is no work"
     assert (clients(scene), scene.balancer.metric("lb_backend_in_flight")) == (4, 4)
     inside[0].reset()
-    await until(lambda: scene.backend.connections == 5, "the request of the first one outside")
+    await eventually(lambda: scene.backend.connections == 5, "the request of the first one outside")
     gate.set()
     for client in (*inside[1:], *outside):
         assert (await client.response()).body == b"at last"
     assert scene.balancer.said().count(BEGINS) == 1
     for client in (*inside, *outside):
         client.reset()
-    await until(lambda: ENDS in scene.balancer.said(), "the end of it")
+    await eventually(lambda: ENDS in scene.balancer.said(), "the end of it")
     assert scene.balancer.said().count(ENDS) == 1
 
 
@@ -94,11 +88,11 @@ async def test_a_reload_makes_room(play: Play) -> None:
     gate = asyncio.Event()
     scene.backend.script = behind(gate)
     all_of_them = [await asking(scene) for _ in range(4)]
-    await until(lambda: scene.balancer.metric("lb_backend_in_flight") == 2, "two requests")
+    await eventually(lambda: scene.balancer.metric("lb_backend_in_flight") == 2, "two requests")
     text = scene.balancer.config.read_text()
     scene.balancer.config.write_text(text.replace("max_connections: 2", "max_connections: 5"))
     assert scene.balancer.ask("/api/reload", "POST")[0] == 200
-    await until(lambda: scene.balancer.metric("lb_backend_in_flight") == 4, "all four")
+    await eventually(lambda: scene.balancer.metric("lb_backend_in_flight") == 4, "all four")
     gate.set()
     for client in all_of_them:
         assert (await client.response()).status == 200
@@ -109,7 +103,7 @@ async def test_a_listener_that_comes_while_it_is_full_waits_too(play: Play) -> N
     gate = asyncio.Event()
     scene.backend.script = behind(gate)
     first = await asking(scene)
-    await until(lambda: scene.balancer.metric("lb_backend_in_flight") == 1, "a request")
+    await eventually(lambda: scene.balancer.metric("lb_backend_in_flight") == 1, "a request")
     text = scene.balancer.config.read_text()
     scene.balancer.config.write_text(text.replace("127.0.0.1:0}]", "127.0.0.1:0}, {bind: 127.0.0.1:0}]", 1))
     assert scene.balancer.ask("/api/reload", "POST")[0] == 200
@@ -138,7 +132,7 @@ async def test_more_clients_than_descriptors(play: Play) -> None:
     assert (said.count(BEGINS), said.count("\n")) == (1, 3), said
     for client in there:
         client.reset()
-    await until(lambda: ENDS in scene.balancer.said(), "the end of it")
+    await eventually(lambda: ENDS in scene.balancer.said(), "the end of it")
 
 
 async def test_more_requests_at_a_time_than_descriptors(play: Play) -> None:
@@ -146,8 +140,8 @@ async def test_more_requests_at_a_time_than_descriptors(play: Play) -> None:
     gate = asyncio.Event()
     scene.backend.script = behind(gate)
     there = await asyncio.gather(*(asking(scene) for _ in range(150)))
-    await until(lambda: BEGINS in scene.balancer.said(), "the words")
-    await until(
+    await eventually(lambda: BEGINS in scene.balancer.said(), "the words")
+    await eventually(
         lambda: scene.balancer.metric("lb_backend_in_flight") == clients(scene), "all requests inside"
     )
     gate.set()

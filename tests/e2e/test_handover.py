@@ -9,52 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from tests.e2e.conftest import Play
-from tests.e2e.process import PATIENCE, ROOT
-from tests.e2e.process import until as until_blocking
-from tests.e2e.scene import Scene
+from tests.e2e.process import PATIENCE, ROOT, eventually, lives, until
 from tests.e2e.traffic import Traffic
 from tests.e2e.wire import GET, always, answer
 
 ONE = "access_log: off\npools: {greeter: {backends: [$a]}}\n"
-
-
-async def until(found: Callable[[], object], what: str) -> None:
-    """Waits, while the backends of the scene go on."""
-    await asyncio.to_thread(until_blocking, found, what)
-
-
-def lives(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-async def succeeded(scene: Scene) -> int:
-    """The ID of the process that has taken over."""
-    pattern = re.compile(r"process (\d+) has taken over")
-    await until(lambda: pattern.search(scene.balancer.said()), "another process")
-    return int(pattern.findall(scene.balancer.said())[-1])
-
-
-@pytest_asyncio.fixture
-async def processes() -> AsyncIterator[list[int]]:
-    """Processes that are to end with the test: they are nobody's children."""
-    started: list[int] = []
-    yield started
-    for process in started:
-        if lives(process):
-            os.kill(process, signal.SIGKILL)
-    for process in started:
-        await until(lambda process=process: not lives(process), "the end")  # type: ignore[misc]
 
 
 # --- SIGUSR2 ---
@@ -64,24 +30,24 @@ async def processes() -> AsyncIterator[list[int]]:
 async def test_under_load_no_request_fails(play: Play, processes: list[int], check: str) -> None:
     scene = await play(ONE.replace("backends", check + "backends"))
     scene.backend.script = always()
-    await until(lambda: scene.balancer.metric("lb_pool_backends", state="eligible") == 1, "the backend")
+    await eventually(lambda: scene.balancer.metric("lb_pool_backends", state="eligible") == 1, "the backend")
     async with Traffic(scene.balancer.port) as traffic:
         scene.balancer.send(signal.SIGUSR2)
-        processes.append(await succeeded(scene))
+        processes.append(await scene.balancer.successor())
         await traffic.go_on()
         assert await asyncio.to_thread(scene.balancer.wait) == 0
         await traffic.go_on()
         # and once more, so that what was passed on can be passed on again
         os.kill(processes[0], signal.SIGUSR2)
-        await until(lambda: scene.balancer.said().count("has taken over") == 2, "the third process")
-        processes.append(await succeeded(scene))
+        await eventually(lambda: scene.balancer.said().count("has taken over") == 2, "the third process")
+        processes.append(await scene.balancer.successor())
         await traffic.go_on()
-        await until(lambda: not lives(processes[0]), "the end of the second process")
+        await eventually(lambda: not lives(processes[0]), "the end of the second process")
         await traffic.go_on()
     assert (traffic.failures, set(traffic.answers)) == ([], {200})
     assert scene.balancer.ask("/readyz")[0] == 200, "the admin server is at the same address"
     os.kill(processes[1], signal.SIGTERM)
-    await until(lambda: not lives(processes[1]), "the end of the third process")
+    await eventually(lambda: not lives(processes[1]), "the end of the third process")
     with pytest.raises(ConnectionRefusedError):
         await scene.connect()
     assert scene.balancer.said().count("lb: stopped") == 3
@@ -92,7 +58,7 @@ async def test_who_waits_to_be_accepted_is_accepted_by_the_next_one(play: Play, 
     scene = await play(ONE)
     scene.backend.script = always()
     scene.balancer.send(signal.SIGUSR2)
-    processes.append(await succeeded(scene))
+    processes.append(await scene.balancer.successor())
     await asyncio.to_thread(scene.balancer.wait)
     os.kill(processes[0], signal.SIGSTOP)
     waiting = [await scene.connect() for _ in range(20)]
@@ -109,7 +75,7 @@ async def test_what_runs_is_finished_by_the_old_process(play: Play, processes: l
     backend = await scene.backend.accept()
     await backend.request()
     scene.balancer.send(signal.SIGUSR2)
-    processes.append(await succeeded(scene))
+    processes.append(await scene.balancer.successor())
     await backend.send(answer(b"late"))
     response = await client.response()
     assert (response.body, response.get("connection")) == (b"late", "close")
@@ -126,7 +92,7 @@ async def test_a_successor_that_fails_changes_nothing(play: Play) -> None:
         words = (
             "the next process failed, and this one goes on: it ended before it was ready, with exit code 2"
         )
-        await until(lambda: words in scene.balancer.said(), "the words")
+        await eventually(lambda: words in scene.balancer.said(), "the words")
         assert "lb.yaml:1:8: pools: must be a mapping" in scene.balancer.said()
         await traffic.go_on()
     assert traffic.failures == []
@@ -146,7 +112,7 @@ async def test_the_end_of_the_old_process_ends_one_that_is_not_ready(play: Play,
     (child,) = map(int, children.read_text().split())
     scene.balancer.send(signal.SIGTERM)
     assert await asyncio.to_thread(scene.balancer.wait) == 0
-    await until(lambda: not lives(child), "the end of the child")
+    await eventually(lambda: not lives(child), "the end of the child")
 
 
 # --- systemd ---
@@ -223,11 +189,11 @@ pools: {{greeter: {{backends: [127.0.0.1:1]}}}}
             for sock in (first, admin, unwanted):
                 sock.close()
             assert exchange(early).startswith(b"HTTP/1.1 502 "), "it came before the process was there"
-            until_blocking(lambda: "admin on" in said.read_text(), "the process")
+            until(lambda: "admin on" in said.read_text(), "the process")
             assert f"listening on http://{places[0][0]}:{places[0][1]}\n" in said.read_text()
             assert f"admin on http://{places[1][0]}:{places[1][1]}\n" in said.read_text()
             closed = f"the socket at {places[2][0]}:{places[2][1]}, which was given to us, is closed"
-            until_blocking(lambda: closed in said.read_text(), "a warning")
+            until(lambda: closed in said.read_text(), "a warning")
             assert "is no socket that listens" in said.read_text()
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(places[2])

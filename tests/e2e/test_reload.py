@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -16,8 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Play
-from tests.e2e.process import LISTENERS
-from tests.e2e.process import until as until_blocking
+from tests.e2e.process import LISTENERS, eventually
 from tests.e2e.scene import Scene
 from tests.e2e.traffic import Traffic
 from tests.e2e.wire import GET, Script, Wire, always, answer, get, head
@@ -48,11 +46,6 @@ async def reload(scene: Scene, config: str = "", status: int = 200) -> dict[str,
     return dict(json.loads(body))
 
 
-async def until(found: Callable[[], object], what: str) -> None:
-    """Waits, while the backends of the scene go on."""
-    await asyncio.to_thread(until_blocking, found, what)
-
-
 def signed(name: str) -> Script:
     return always(answer(name.encode()))
 
@@ -68,7 +61,7 @@ async def test_under_load_no_request_fails_while_backends_come_and_go(play: Play
     scene = await play(CHECKED % "$a, $b" + "# $c\n")
     for name, backend in scene.backends.items():
         backend.script = signed(name)
-    await until(lambda: scene.balancer.metric("lb_pool_backends", state="eligible") == 2, "the backends")
+    await eventually(lambda: scene.balancer.metric("lb_pool_backends", state="eligible") == 2, "the backends")
     async with Traffic(scene.balancer.port) as traffic:
         for backends in ("$b, $c", "$c", "$a", "$a, $b", "$b, $c", "$a, $b, $c"):
             await reload(scene, CHECKED % backends + "# $a $b $c\n")
@@ -97,7 +90,7 @@ async def test_a_backend_that_stays_keeps_statistics_health_and_connections(play
 
     for name, backend in scene.backends.items():
         backend.script = counted(name)
-    await until(lambda: scene.balancer.metric("lb_pool_backends", state="eligible") == 2, "the backends")
+    await eventually(lambda: scene.balancer.metric("lb_pool_backends", state="eligible") == 2, "the backends")
     client = await scene.connect()
     for _ in range(20):
         await client.send(GET)
@@ -214,7 +207,7 @@ async def test_listeners_come_and_go(play: Play) -> None:
     assert (await reload(scene, two_listeners(first, second)))["changed"] == ["listeners"]
     idle, busy = await scene.connect(second), await scene.connect(second)
     await busy.send(get("/slow"))
-    await until(lambda: scene.balancer.metric("lb_backend_in_flight") == 1, "the request")
+    await eventually(lambda: scene.balancer.metric("lb_backend_in_flight") == 1, "the request")
     await reload(scene, two_listeners(first, 0))
     with pytest.raises(ConnectionRefusedError):
         await scene.connect(second)
@@ -226,7 +219,9 @@ async def test_listeners_come_and_go(play: Play) -> None:
     assert (await before.response()).status == 200, "the other listener's connection notices nothing"
     name = f"127.0.0.1:{second}"
     page = f'lb_client_connections{{listener="{name}"}}'
-    await until(lambda: page not in scene.balancer.ask("/metrics")[1], "the end of the listener's series")
+    await eventually(
+        lambda: page not in scene.balancer.ask("/metrics")[1], "the end of the listener's series"
+    )
 
 
 async def test_the_options_of_a_listener_hold_for_its_next_connections(play: Play) -> None:
@@ -316,11 +311,11 @@ async def test_checks_begin_change_and_end(play: Play) -> None:
     check = "    health_check: {path: /healthz, interval: 100ms, fall: 1, expect: %s}\n"
     config = "access_log: off\npools:\n  greeter:\n    backends: [$a]\n"
     await reload(scene, config + check % "200")
-    await until(lambda: scene.balancer.metric("lb_backend_up") == 0, "a bad probe")
+    await eventually(lambda: scene.balancer.metric("lb_backend_up") == 0, "a bad probe")
     await reload(scene, config + check % "503")
-    await until(lambda: scene.balancer.metric("lb_backend_up") == 1, "a good probe")
+    await eventually(lambda: scene.balancer.metric("lb_backend_up") == 1, "a good probe")
     await reload(scene, config + check % "200")
-    await until(lambda: scene.balancer.metric("lb_backend_up") == 0, "a bad probe")
+    await eventually(lambda: scene.balancer.metric("lb_backend_up") == 0, "a bad probe")
     await reload(scene, config)
     assert scene.balancer.metric("lb_backend_up") == 1, "nobody would ask any more"
 
@@ -429,18 +424,18 @@ async def test_a_hangup_reloads_and_reopens_the_log(play: Play, tmp_path: Path) 
         await scene.ask(get(f"/before-{number}"))
         path.rename(old)
         scene.balancer.send(sign)
-        await until(path.exists, "another file")
+        await eventually(path.exists, "another file")
         await scene.ask(get(f"/after-{number}"))
-        await until(lambda: path.read_text(), "a line")
+        await eventually(lambda: path.read_text(), "a line")
         assert [json.loads(line)["path"] for line in path.read_text().splitlines()] == [f"/after-{number}"]
         assert f"/before-{number}" in old.read_text()
     assert scene.balancer.metric("lb_config_reloads_total", result="success") == 1
     path.rename(old)
     path.mkdir()
     scene.balancer.send(signal.SIGUSR1)
-    await until(lambda: "can't be reopened" in scene.balancer.said(), "the words")
+    await eventually(lambda: "can't be reopened" in scene.balancer.said(), "the words")
     await scene.ask(get("/still"))
-    await until(lambda: "/still" in old.read_text(), "a line in the old file")
+    await eventually(lambda: "/still" in old.read_text(), "a line in the old file")
 
 
 async def test_the_log_moves_with_a_reload(play: Play, tmp_path: Path) -> None:
@@ -451,7 +446,7 @@ async def test_the_log_moves_with_a_reload(play: Play, tmp_path: Path) -> None:
     await scene.ask(get("/one"))
     await reload(scene, config % two)
     await scene.ask(get("/two"))
-    await until(lambda: two.exists() and "/two" in two.read_text(), "a line in the new file")
+    await eventually(lambda: two.exists() and "/two" in two.read_text(), "a line in the new file")
     assert "/one" in one.read_text()
     await reload(scene, ONE)
     await scene.ask(get("/nowhere"))
@@ -462,7 +457,7 @@ async def test_a_hangup_with_a_bad_file_is_logged(play: Play) -> None:
     scene.balancer.config.write_text("pools: 3\n")
     scene.balancer.send(signal.SIGHUP)
     problem = f"not reloaded: {scene.balancer.config}:1:8: pools: must be a mapping, not 3"
-    await until(lambda: problem in scene.balancer.said(), "the problem")
+    await eventually(lambda: problem in scene.balancer.said(), "the problem")
 
 
 async def test_a_link_that_is_turned_reloads(play: Play, tmp_path: Path) -> None:
@@ -476,10 +471,10 @@ async def test_a_link_that_is_turned_reloads(play: Play, tmp_path: Path) -> None
     (directory / "..data").symlink_to("one")
     (directory / "link").symlink_to("..data/lb.yaml")
     (directory / "link").rename(scene.balancer.config)
-    await until(lambda: scene.balancer.api("/api/config")["drain"]["timeout"] == "1s", "the first one")
+    await eventually(lambda: scene.balancer.api("/api/config")["drain"]["timeout"] == "1s", "the first one")
     (directory / "..next").symlink_to("two")
     os.rename(directory / "..next", directory / "..data")
-    await until(lambda: scene.balancer.api("/api/config")["drain"]["timeout"] == "2s", "the second one")
+    await eventually(lambda: scene.balancer.api("/api/config")["drain"]["timeout"] == "2s", "the second one")
     assert scene.balancer.metric("lb_config_reloads_total", result="success") == 2
 
 
@@ -490,10 +485,12 @@ async def test_a_file_that_an_editor_replaces_reloads_once(play: Play) -> None:
     other.write_text(config.read_text() + "drain: {timeout: 7s}\n")
     config.unlink()
     other.rename(config)
-    await until(lambda: scene.balancer.api("/api/config")["drain"]["timeout"] == "7s", "the change")
+    await eventually(lambda: scene.balancer.api("/api/config")["drain"]["timeout"] == "7s", "the change")
     config.write_text("pools: 3\n")
-    await until(lambda: scene.balancer.metric("lb_config_reloads_total", result="failure") == 1, "a failure")
+    await eventually(
+        lambda: scene.balancer.metric("lb_config_reloads_total", result="failure") == 1, "a failure"
+    )
     config.write_text(LISTENERS + f"pools: {{greeter: {{backends: ['{scene.backend.address}']}}}}\n")
-    await until(lambda: scene.balancer.api("/api/config")["watch"] is False, "the end of watching")
+    await eventually(lambda: scene.balancer.api("/api/config")["watch"] is False, "the end of watching")
     assert scene.balancer.metric("lb_config_reloads_total", result="failure") == 1
     assert scene.balancer.metric("lb_config_reloads_total", result="success") == 2
