@@ -3,10 +3,12 @@
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import accumulate, cycle
+from itertools import accumulate, cycle, permutations
 from random import Random
 
 from lb.core.backend import Backend
+
+FEW = 16  # backends whose pairs are kept
 
 Rank = tuple[float, float]
 Entry = tuple[Rank, int, Backend]  # the place in the set decides between equals
@@ -22,6 +24,9 @@ class Shares:
         self.backends = backends
         self.equal = len({backend.weight for backend in backends}) <= 1
         self.ends = list(accumulate(backend.weight for backend in backends))
+        # All pairs of a small fleet, so that drawing two is drawing one of them.
+        few = self.equal and len(backends) <= FEW
+        self.pairs = tuple(permutations(backends, 2)) if few else ()
 
     def draw(self, rng: Random) -> Backend:
         if self.equal:
@@ -34,6 +39,9 @@ def two_of(shares: Shares, rng: Random) -> tuple[Backend, Backend]:
 
     The second is drawn from what the first one leaves of the sum of weights.
     """
+    pairs = shares.pairs
+    if pairs:
+        return pairs[int(rng.random() * len(pairs))]
     backends = shares.backends
     if shares.equal:
         others = len(backends) - 1
