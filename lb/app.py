@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lb import __version__
 from lb.build import (
@@ -22,9 +22,8 @@ from lb.build import (
     pool_rules,
     upstream_options,
 )
-from lb.config import Config, ConfigError
-from lb.control.admin import AdminServer
-from lb.control.prober import Prober
+from lb.config import Address, Config, ConfigError
+from lb.control.all_records import OwnRecords, Records
 from lb.control.state import AdminState, ReloadResult
 from lb.core.backend import Backend
 from lb.core.pool import Pool
@@ -40,6 +39,10 @@ from lb.proxy.listener import Listener
 from lb.proxy.plane import Plane
 from lb.proxy.sockets import Inherited, Listening
 from lb.reload import KNOWN_BY, Prepared, changed_keys, in_words, prepare
+
+if TYPE_CHECKING:
+    from lb.control.admin import AdminServer
+    from lb.control.prober import Prober
 
 log = logging.getLogger("lb")
 
@@ -63,6 +66,8 @@ class App:
     descriptors the process may have.
     """
 
+    probes = True  # whether it asks backends how they are
+
     def __init__(
         self,
         config: Config,
@@ -83,6 +88,7 @@ class App:
         self.records: RequestRecords | None = None
         self.reloads = ReloadState(time.time())
         self.log_file: LogFile | None = None
+        self.turns = -1  # see LogFile
         self.access_log: AccessLog | None = None
         self.admin: AdminServer | None = None
         self.admin_listening: Listening | None = None
@@ -103,11 +109,15 @@ class App:
             version=__version__,
             epoch=self._epoch,
             pools={},
-            metrics=LbCollector(lambda: self.pools, self.clients, self.reloads, __version__, _connections),
+            metrics=LbCollector(lambda: self.pools, self.clients, self.reloads, __version__, connections),
             draining=lambda: self.draining,
             config=lambda: self.config.model_dump(mode="json"),
             reload=None if self._load is None else self.reload,
         )
+
+    def listening(self, address: Address) -> Listening:
+        """The sockets for a listener of this address, not bound yet."""
+        return Listening(address.host, address.port, address.path)
 
     # --- running ---
 
@@ -390,6 +400,9 @@ class App:
         elif self.records.size != size:
             self.records = self.records.resized(size)
 
+    def _records_to_show(self) -> Records | None:
+        return None if self.records is None else OwnRecords(self.records, self._epoch)
+
     def _observers(self) -> list[Observer]:
         observers: list[Observer] = [self.clients]
         if self.records is not None:
@@ -414,7 +427,7 @@ class App:
         state.pools, state.probers, state.records, state.token = (
             self.pools,
             self.probers,
-            self.records,
+            self._records_to_show(),
             new.token,
         )
         if new.admin is not self.admin:
@@ -431,7 +444,8 @@ class App:
         task.add_done_callback(self._ending.discard)
 
 
-def _connections(backend: Backend) -> dict[str, int]:
+def connections(backend: Backend) -> dict[str, int]:
+    """How many connections of this process to a backend are open, by state."""
     upstream = backend.upstream
     if upstream is None:
         return {"active": 0, "idle": 0}

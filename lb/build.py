@@ -6,13 +6,13 @@ import logging
 from collections.abc import Mapping
 from math import inf
 from random import Random
+from typing import TYPE_CHECKING
 
 from lb.balance import Balancer, policy_class
 from lb.config import Config, OutlierDetection, Retries
 from lb.config import Listener as ListenerConfig
 from lb.config import Pool as PoolConfig
 from lb.config import Route as RouteConfig
-from lb.control.prober import HealthCheck
 from lb.core.backend import Backend, BackendSpec
 from lb.core.clock import Clock
 from lb.core.message import Limits
@@ -23,6 +23,9 @@ from lb.core.rules import OutlierRules, PoolRules, RetryRules, Timeouts
 from lb.proxy.listener import ListenerOptions
 from lb.proxy.plane import Identification
 from lb.proxy.upstream import UpstreamOptions
+
+if TYPE_CHECKING:
+    from lb.control.prober import HealthCheck
 
 log = logging.getLogger("lb")
 
@@ -200,6 +203,8 @@ def health_check(pool: PoolConfig) -> HealthCheck | None:
     check = pool.health_check
     if check is None:
         return None
+    from lb.control.prober import HealthCheck  # 0.4 s of import, which workers do without
+
     return HealthCheck(
         check.type,
         check.path,

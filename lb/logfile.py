@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import threading
@@ -11,10 +12,15 @@ WAITING = 16 * 1024 * 1024  # bytes that may wait for a slow reader; more are re
 
 
 class LogFile:
-    """Append-only. `-` is standard output."""
+    """Append-only. `-` is standard output.
 
-    def __init__(self, path: str) -> None:
+    Where several processes write to it, `turns` is a descriptor that all of them have: they take turns by a
+    lock on it, since a pipe that is nearly full takes a part of what one has to say, and then of another.
+    """
+
+    def __init__(self, path: str, turns: int = -1) -> None:
         self.path = path
+        self._turns = turns
         self._descriptor = -1
         self._batches: deque[bytes | int] = deque()  # a number is the descriptor for what comes behind it
         self._waiting = 0
@@ -83,10 +89,15 @@ class LogFile:
 
     def _write(self, data: bytes) -> None:
         try:
+            if self._turns >= 0:
+                fcntl.lockf(self._turns, fcntl.LOCK_EX)  # goes with the process, whatever becomes of it
             view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
         except OSError as error:
             self._error = error
+        finally:
+            if self._turns >= 0:
+                fcntl.lockf(self._turns, fcntl.LOCK_UN)
         with self._changed:
             self._waiting -= len(data)

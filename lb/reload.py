@@ -26,8 +26,6 @@ from lb.build import (
 )
 from lb.config import Address, Config, Pool
 from lb.config.section import Section
-from lb.control.admin import AdminServer
-from lb.control.prober import Prober
 from lb.core.backend import Backend
 from lb.core.pool import Pool as RunningPool
 from lb.core.route import Routes
@@ -37,6 +35,8 @@ from lb.proxy.sockets import Listening
 
 if TYPE_CHECKING:
     from lb.app import App
+    from lb.control.admin import AdminServer
+    from lb.control.prober import Prober
 
 KNOWN_BY = 5.0  # seconds in which a first probe has to find a new backend well, or it joins as unhealthy
 
@@ -94,8 +94,11 @@ def _prepare_pools(app: App, new: Prepared, undo: AsyncExitStack) -> None:
         elif before is None or before.balancer != ours.balancer:
             new.policies[name] = build_policy(name, ours, clock)
         new.pools[name] = pool
-        check, prober = health_check(ours), app.probers.get(name)
+        check = health_check(ours) if app.probes else None
+        prober = app.probers.get(name)
         if check is not None and (prober is None or prober.check != check):
+            from lb.control.prober import Prober  # see `health_check`
+
             prober = Prober(pool, check)
             prober.open()
             undo.push_async_callback(prober.close)
@@ -112,7 +115,7 @@ def _prepare_log(app: App, new: Prepared, undo: AsyncExitStack) -> None:
     if app.log_file is not None and app.log_file.path == wanted.path:
         new.log_file = app.log_file
         return
-    log_file = LogFile(wanted.path)
+    log_file = LogFile(wanted.path, app.turns)
     try:
         log_file.open()
     except OSError as error:
@@ -125,8 +128,7 @@ async def _bind_all(app: App, new: Prepared, undo: AsyncExitStack) -> list[tuple
     """Takes the addresses that are new, and returns them with what they are for."""
     fresh: list[tuple[str, Listening]] = []
 
-    async def take(what: str, address: Address) -> Listening:
-        listening = Listening(address.host, address.port, address.path, what)
+    async def take(what: str, address: Address, listening: Listening) -> Listening:
         undo.callback(listening.close)
         try:
             await listening.bind(app.inherited)
@@ -141,7 +143,7 @@ async def _bind_all(app: App, new: Prepared, undo: AsyncExitStack) -> list[tuple
         if listener is not None:
             there.remove(listener)
         else:
-            listening = await take("listener", ours.bind)
+            listening = await take("listener", ours.bind, app.listening(ours.bind))
             options = listener_options(ours)
             listener = Listener(app.plane, app.door, listening, options, app.clients.listener)
             undo.callback(listener.pause)
@@ -154,7 +156,11 @@ async def _bind_all(app: App, new: Prepared, undo: AsyncExitStack) -> list[tuple
     if admin is not None:
         new.admin, new.admin_listening = app.admin, app.admin_listening
         if new.admin_listening is None or not _is_at(new.admin_listening, admin.bind):
-            new.admin_listening = await take("admin", admin.bind)
+            from lb.control.admin import AdminServer  # see `health_check`
+
+            bind = admin.bind
+            listening = Listening(bind.host, bind.port, bind.path, "admin")
+            new.admin_listening = await take("admin", bind, listening)
             new.admin = AdminServer(app.admin_state, new.admin_listening.sockets)
     return fresh
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import logging
 import os
-import resource
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -17,11 +14,10 @@ from lb.app import App
 from lb.config import Config
 from lb.handover import HandoverFailed, Predecessor, Successor, inherited_sockets
 from lb.notify import ServiceManager
+from lb.process import allow_many_files, calm_the_collector, keep_freed_memory
 from lb.watch import LOOK, ConfigFile
 
 log = logging.getLogger("lb")
-
-MANY = 1 << 20  # descriptors, where there is no limit
 
 
 async def serve(config: Config, file: ConfigFile, say: Callable[[str], None]) -> None:
@@ -42,8 +38,16 @@ class Service:
         self._manager = ServiceManager(os.environ)
         self._predecessor = Predecessor(os.environ)
         self._successor = 0  # the ID of the process that has taken our place
-        inherited = inherited_sockets(os.environ)
-        self.app = App(config, self._loop, self._file.load, inherited, _allow_many_files())
+        self.workers = len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
+        self.app = self._build(config)
+
+    def _build(self, config: Config) -> App:
+        inherited, files = inherited_sockets(os.environ), allow_many_files()
+        if self.workers == 1:
+            return App(config, self._loop, self._file.load, inherited, files)
+        from lb.fleet import Fleet  # seldom wanted
+
+        return Fleet(config, self._loop, self._file, self.workers, inherited, files)
 
     async def run(self) -> None:
         """To the end."""
@@ -52,8 +56,8 @@ class Service:
         for unwanted in self.app.inherited.close():
             log.warning("the socket at %s, which was given to us, is closed: nothing listens there", unwanted)
         self._say_addresses()
-        _calm_the_collector()
-        _keep_freed_memory()
+        calm_the_collector()
+        keep_freed_memory()
         if self._predecessor:
             self._predecessor.ready()  # and it tells the manager
         else:
@@ -97,6 +101,8 @@ class Service:
     def _say_addresses(self) -> None:
         for listener in self.app.listeners:
             self._say(f"listening on {'' if listener.listening.path else 'http://'}{listener.name}")
+        if self.workers > 1:
+            self._say(f"{self.workers} workers")
         if self.app.admin_listening is not None:
             self._say(f"admin on http://{self.app.admin_listening.name}")
 
@@ -144,37 +150,3 @@ class Service:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-
-
-def _calm_the_collector() -> None:
-    """What was built at the start is never garbage, and requests leave no cycles behind: collect seldom.
-
-    With Python's thresholds the collector takes a third of the time of a request, looking for nothing in
-    the request records.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-
-
-def _keep_freed_memory() -> None:
-    """Tells malloc to keep a few MiB of what is freed: large bodies cost twice as much without it.
-
-    uvloop hands over pieces of up to 256 KiB. glibc gives memory of that size back to the kernel as soon as
-    it is freed, and takes page faults to get it anew for the next piece.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # only glibc has it
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 8 << 20)
-
-
-def _allow_many_files() -> int:
-    """Raises the limit of open files as far as we may, and returns it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return MANY if hard == resource.RLIM_INFINITY else hard

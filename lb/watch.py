@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lb.config import Config, load
+from lb.config import Config, loads, read_text
 
 LOOK = 0.5  # seconds between two looks; a file that was the same in both is at rest
 
@@ -22,13 +22,15 @@ class ConfigFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.text = ""  # what it said when it was loaded last, good or not
         self._loaded: Signature | None = None  # what it was when it was loaded last, good or not
         self._seen: Signature | None = None  # what it was when we looked last
 
     def load(self) -> Config:
         """Raises ConfigError with every problem."""
         self._loaded = self._signature()  # first: a change from here on is another one
-        return load(self.path)
+        self.text = read_text(self.path)
+        return loads(self.text, str(self.path), self.path.parent)
 
     def has_changed(self) -> bool:
         """Whether it is another one than was loaded last, and was so at the last look already: nobody is

@@ -63,6 +63,7 @@ __all__ = [
     "json_schema",
     "load",
     "loads",
+    "read_text",
 ]
 
 
@@ -71,12 +72,15 @@ def load(path: str | Path) -> Config:
 
     A policy of the user's own (`module:Class`) is looked for beside the file, too.
     """
-    return _validated(read_text(path), str(path), Path(path).parent)
+    return loads(read_text(path), str(path), Path(path).parent)
 
 
-def loads(text: str, name: str = "<string>") -> Config:
-    """The configuration in a text. Raises ConfigError with every problem; the name stands for the file's."""
-    return _validated(text, name, None)
+def loads(text: str, name: str = "<string>", directory: Path | None = None) -> Config:
+    """The configuration in a text. Raises ConfigError with every problem; the name stands for the file's.
+
+    A policy of the user's own is looked for in the directory too, if one is given.
+    """
+    return _validated(text, name, directory)
 
 
 def json_schema() -> dict[str, Any]:

@@ -92,7 +92,9 @@ async def _readyz(request: web.Request) -> web.Response:
 
 async def _metrics(request: web.Request) -> web.StreamResponse:
     """Sent piece by piece, with a turn for everyone else between, since the page can be large."""
-    content_type, pieces = request.app[STATE].metrics.page(request.headers.get("Accept", ""))
+    state = request.app[STATE]
+    await state.collect()
+    content_type, pieces = state.metrics.page(request.headers.get("Accept", ""))
     response = web.StreamResponse(headers={"Content-Type": content_type})
     await response.prepare(request)
     for piece in pieces if request.method != "HEAD" else ():

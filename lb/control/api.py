@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container
 from typing import Any
 
 from aiohttp import web
 
+from lb.control.all_records import Records
 from lb.control.guard import STATE, Refused, as_json, body_of, did_you_mean
+from lb.control.messages import Search
 from lb.control.state import AdminState
 from lb.control.view import backend_view, pool_view
 from lb.core.backend import STATES, Backend
 from lb.core.failure import FAILURES
 from lb.core.pool import Pool
-from lb.core.record import ExchangeRecord
-from lb.observe.records import RequestRecords
-from lb.observe.render import as_dict, explain
+from lb.observe.render import explain
 
 MAX_WEIGHT = 65535
 FOUND_AT_MOST = 1000
@@ -46,12 +45,14 @@ def api_routes(state: AdminState) -> list[web.RouteDef]:
 
 async def _pools(request: web.Request) -> web.Response:
     state = request.app[STATE]
+    await state.collect()
     pools = [pool_view(state, pool) for pool in state.pools.values()]
     return as_json({"version": state.version, "draining": state.draining(), "pools": pools})
 
 
 async def _pool(request: web.Request) -> web.Response:
     state = request.app[STATE]
+    await state.collect()
     return as_json(pool_view(state, _find_pool(state, request)))
 
 
@@ -65,6 +66,7 @@ async def _change_backend(request: web.Request) -> web.Response:
         pool.set_weight(backend, changes["weight"])
     if "state" in changes:
         pool.set_state(backend, changes["state"])
+    await state.collect()
     return as_json(backend_view(state, pool, backend))
 
 
@@ -113,11 +115,10 @@ async def _request(request: web.Request) -> web.Response:
     state = request.app[STATE]
     records = _records(state)
     request_id = request.match_info["request_id"]
-    exchange = records.find(request_id)
-    if exchange is None:
+    record = await records.find(request_id)
+    if record is None:
         raise Refused(404, f"No request {request_id} is known: the last {records.size} are kept, "
                            "and one is known as soon as it has ended")  # fmt: skip
-    record = _record(state, exchange)
     if "text/plain" in request.headers.get("Accept", ""):
         return web.Response(text=explain(record))
     return as_json(record)
@@ -132,32 +133,31 @@ async def _requests(request: web.Request) -> web.Response:
             raise Refused(400, f"{key}: can't be searched for{did_you_mean(key, _FILTERS)}")
         if len(query.getall(key)) > 1:
             raise Refused(400, f"{key}: is there twice")
-    found = records.search(
-        backend=query.get("backend"),
-        status=_statuses(query["status"]) if "status" in query else None,
-        failure=_failure(query["failure"]) if "failure" in query else None,
-        min_duration=_seconds(query["min_duration"]) if "min_duration" in query else 0.0,
-        limit=_limit(query["limit"]) if "limit" in query else 100,
+    found = await records.search(
+        Search(
+            backend=query.get("backend"),
+            status=_statuses(query["status"]) if "status" in query else None,
+            failure=_failure(query["failure"]) if "failure" in query else None,
+            min_duration=_seconds(query["min_duration"]) if "min_duration" in query else 0.0,
+            limit=_limit(query["limit"]) if "limit" in query else 100,
+        )
     )
-    return as_json({"held": len(records), "requests": [_record(state, exchange) for exchange in found]})
+    return as_json({"held": found.held, "requests": [record for _, record in found.records]})
 
 
-def _records(state: AdminState) -> RequestRecords:
+def _records(state: AdminState) -> Records:
     if state.records is None:
         raise Refused(404, "Request records are turned off: set request_records in the configuration")
     return state.records
 
 
-def _record(state: AdminState, exchange: ExchangeRecord) -> dict[str, Any]:
-    return as_dict(exchange, state.epoch)
-
-
-def _statuses(text: str) -> Container[int]:
+def _statuses(text: str) -> tuple[int, int]:
+    """The first and the last one."""
     if re.fullmatch("[1-5]xx", text):
-        return range(int(text[0]) * 100, int(text[0]) * 100 + 100)
+        return int(text[0]) * 100, int(text[0]) * 100 + 99
     if not re.fullmatch("[1-5][0-9]{2}", text, re.ASCII):
         raise Refused(400, "status: must be a status, as in 503, or a class of them, as in 5xx")
-    return (int(text),)
+    return int(text), int(text)
 
 
 def _failure(name: str) -> str:

@@ -43,7 +43,8 @@ class Listeners(Message):
 
 @dataclass(frozen=True, slots=True)
 class Configure(Message):
-    """The configuration as text, and which file it was read from.
+    """The configuration as text, and which file it was read from; and the names of the listeners, in its
+    order, where port 0 has become another one.
 
     The text and not the file alone: all workers are to go by what the supervisor has checked, whatever is
     written there meanwhile.
@@ -51,6 +52,7 @@ class Configure(Message):
 
     file: str
     text: str
+    listeners: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +118,16 @@ class Search(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Reopen(Message):
+    """Write the access log to the file that has its path now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drain(Message):
-    """Take nothing new, end what is under way within so many seconds, say the last counts, and exit."""
+    """Take nothing new, end what is under way within so many seconds, say the last counts, and exit.
+
+    Said once more, it is for who drains already: don't wait any longer than that.
+    """
 
     timeout: float
 
@@ -180,6 +190,7 @@ KINDS: dict[str, type[Message]] = {
             Collect,
             Find,
             Search,
+            Reopen,
             Drain,
         ),
         *(Ready, Done, Found, Counts, Refused),

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 
 class Port:
-    """An address that is bound: a socket for each seat, or one for all."""
+    """An address that is bound: a socket for each seat, or one for all. The name is no other one's."""
 
     def __init__(self, name: str, sockets: Sequence[socket.socket]) -> None:
         self.name = name
@@ -37,41 +37,36 @@ class Port:
             each.close()
 
 
-def bind(host: str, port: int, seats: int, backlog: int) -> Port:
-    """Binds an address for so many workers, and listens. Raises OSError where it can't be had.
+def spread(first: socket.socket, seats: int, there: Sequence[socket.socket] = ()) -> list[socket.socket]:
+    """A socket for each of so many workers on the address of this one, which is theirs too, as are those
+    that are `there` already. Raises OSError.
 
-    Port 0 takes a free one, which the name then tells.
+    It is to be bound without SO_REUSEPORT, which would let us share with another balancer of the same user,
+    each with half of the other's clients. It gets that only now.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    if seats == 1 or not hasattr(socket, "SO_REUSEPORT"):
-        sockets = [_bound(family, host, port, reuse=False)]
-    else:
-        # With SO_REUSEPORT the kernel would let us share with another balancer of the same user, and each
-        # would get half of the other's clients.
-        _bound(family, host, port, reuse=False).close()
-        sockets = [_bound(family, host, port, reuse=True)]
-        port = sockets[0].getsockname()[1]
-        try:
-            sockets += [_bound(family, host, port, reuse=True) for _ in range(1, seats)]
-        except OSError:
-            sockets[0].close()
-            raise
-    for each in sockets:
-        each.listen(backlog)
-    port = sockets[0].getsockname()[1]
-    return Port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", sockets)
+    if first.family == socket.AF_UNIX or not hasattr(socket, "SO_REUSEPORT"):
+        return [first]
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    fresh: list[socket.socket] = []
+    try:
+        while 1 + len(there) + len(fresh) < seats:
+            fresh.append(_beside(first))
+    except OSError:
+        for each in fresh:
+            each.close()
+        raise
+    return [first, *there, *fresh]
 
 
-def _bound(family: socket.AddressFamily, host: str, port: int, reuse: bool) -> socket.socket:
-    bound = socket.socket(family, socket.SOCK_STREAM)
+def _beside(first: socket.socket) -> socket.socket:
+    bound = socket.socket(first.family, first.type)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if first.family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.setblocking(False)
-        bound.bind((host, port))
+        bound.bind(first.getsockname())
     except OSError:
         bound.close()
         raise

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lb.control.prober import Prober
+from lb.control.all_records import Records
 from lb.core.pool import Pool
 from lb.observe.metrics import LbCollector
-from lb.observe.records import RequestRecords
+
+if TYPE_CHECKING:
+    from lb.control.prober import Prober
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,22 @@ def _no_config() -> Any:
     return {}
 
 
+async def _nothing_to_collect() -> None:
+    pass
+
+
+def _queued(pool: Pool) -> int:
+    return len(pool.waiting)
+
+
 @dataclass
 class AdminState:
     """Everything that the admin API shows and changes. Read anew at each request: a reload may replace it.
 
     `epoch` is the Unix time at which the monotonic clock stood at 0. `config` gives the running
-    configuration as JSON-able values, `reload` loads it anew. Without a token only this machine is let in, by
+    configuration as JSON-able values, `reload` loads it anew. `collect` is awaited before counters are shown
+    and after backends were changed: worker processes have then said what they counted, and heard what has
+    changed. `queued` is how many requests wait for a pool. Without a token only this machine is let in, by
     the name of localhost or a loopback address.
     """
 
@@ -43,9 +55,11 @@ class AdminState:
     epoch: float
     pools: Mapping[str, Pool]
     metrics: LbCollector
-    records: RequestRecords | None = None
+    records: Records | None = None
     probers: Mapping[str, Prober] = field(default_factory=dict)  # by pool
     draining: Callable[[], bool] = _not_draining
     config: Callable[[], Any] = _no_config
     reload: Callable[[], Awaitable[ReloadResult]] | None = None
+    collect: Callable[[], Awaitable[None]] = _nothing_to_collect
+    queued: Callable[[Pool], int] = _queued
     token: str | None = None

@@ -150,7 +150,8 @@ class Tally:
 class Sums:
     """The supervisor's: adds what workers send to its own counters, and keeps the gauges of each worker.
 
-    Who is counted for but isn't there any more, a backend that has just left, is nobody's business.
+    Who is counted for but isn't there any more, a backend or a listener that has just left, is nobody's
+    business.
     """
 
     def __init__(self, pools: Callable[[], Mapping[str, Pool]], clients: ClientMetrics) -> None:
@@ -162,9 +163,10 @@ class Sums:
         """What a worker has sent."""
         pools = self._pools()
         for name, fresh in counts.listeners:
-            stats = self._clients.listener(name)
-            self._merge(worker, stats, fresh)
-            stats.connections = self.gauges(stats)["connections"]
+            stats = self._clients.listeners.get(name)
+            if stats is not None:
+                self._merge(worker, stats, fresh)
+                stats.connections = self.gauges(stats)["connections"]
         for name, fresh in counts.pools:
             if name in pools:
                 self._merge(worker, pools[name], fresh)

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from lb.control.channel import AskRefused, Channel, ChannelClosed, hand_over, pair, pair_for_descriptors
-from lb.control.messages import Begin, Drain, Hello, Lend, Listeners, Message, TakeBack
+from lb.control.messages import Begin, Collect, Drain, Hello, Lend, Listeners, Message, TakeBack
 from lb.control.ports import Port
 from lb.control.shared_memory import SharedTable
 
@@ -38,6 +38,11 @@ QUICK = 10.0  # seconds: who dies sooner than this after its predecessor has a c
 BACK_OFF = (0.5, 15.0)  # seconds: the first pause between two such deaths, doubled each time up to the second
 LAST_WORDS = 1.0  # seconds to read what a dead worker has said
 GRACE = 2.0  # seconds beyond the time for draining, before a worker is killed
+
+AT_ONCE = 0.5  # seconds that workers have for their last words when all is to end at once
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""What workers leave to the supervisor. Until they do, these are blocked, or one in the first moments of a
+worker would end it."""
 
 TABLE = "load table"  # the name under which its descriptor is handed over
 
@@ -122,6 +127,7 @@ class Supervisor:
         self.ending = False
         self._shared = shared
         self._seats = [_Seat(number) for number in range(count)]
+        self._renewals = 0
         self._living: set[Worker] = set()
         self._burials: set[asyncio.Task[None]] = set()
 
@@ -143,8 +149,12 @@ class Supervisor:
     async def _fill(self, seat: _Seat) -> None:
         """Puts a new worker on a seat. Raises WorkerFailed, and then it is as it was."""
         worker = await self._spawn(seat.number)
+        renewals = self._renewals
         try:
             await self._greet(worker)
+            while renewals != self._renewals:  # there was a reload meanwhile, which has passed it over
+                renewals = self._renewals
+                await self._greet(worker)
         except AskRefused as refused:
             reason = str(refused)
         except TimeoutError:
@@ -298,6 +308,11 @@ class Supervisor:
         found = await asyncio.gather(*asked, return_exceptions=True)
         return list(_answers(found))
 
+    async def all_heard(self, timeout: float) -> bool:
+        """Whether every process that there is has heard all that was said until now."""
+        workers = set(self._living)
+        return len(await self.ask(Collect(), timeout)) == len(workers) and workers >= self._living
+
     # --- reloading ---
 
     async def renew(self, ports: Sequence[Port], timeout: float) -> None:
@@ -311,6 +326,7 @@ class Supervisor:
                 seat.lent_to.channel.tell(TakeBack(seat.number))
                 seat.lent_to = None
         self.ports = ports
+        self._renewals += 1
         seats = [seat for seat in self._seats if seat.worker is not None]
         greeted = [self._greet(seat.worker) for seat in seats if seat.worker is not None]
         found = await asyncio.gather(*greeted, return_exceptions=True)
@@ -361,12 +377,18 @@ class Supervisor:
             await worker.ended.wait()
 
     async def close(self) -> None:
-        """Ends at once whatever is left."""
+        """Ends at once whatever is left, but for a last word to clients that wait."""
         self.ending = True
         await self._stop_filling()
         for port in self.ports:
             port.close()
-        for worker in set(self._living):
+        left = set(self._living)
+        for worker in left:
+            worker.channel.tell(Drain(0.0))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AT_ONCE):
+                await asyncio.gather(*(worker.ended.wait() for worker in left))
+        for worker in left:
             worker.kill()
             await worker.ended.wait()
         await asyncio.gather(*self._burials)
@@ -380,9 +402,13 @@ class Supervisor:
 
 def _started(command: Sequence[str], *descriptors: int) -> subprocess.Popen[bytes]:
     """A process that inherits these descriptors, and is told their numbers."""
-    return subprocess.Popen(
-        [*command, *map(str, descriptors)], pass_fds=descriptors, stdin=subprocess.DEVNULL
-    )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return subprocess.Popen(
+            [*command, *map(str, descriptors)], pass_fds=descriptors, stdin=subprocess.DEVNULL
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _answers(found: Iterable[Message | BaseException]) -> Iterator[Message]:

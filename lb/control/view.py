@@ -22,8 +22,8 @@ def pool_view(state: AdminState, pool: Pool) -> dict[str, Any]:
         "total": len(pool.backends),
         "states": backend_states(pool),
         "panic": pool.view.panic or None,
-        "in_flight": pool.in_flight,
-        "waiting": len(pool.waiting),
+        "in_flight": sum(backend.in_flight for backend in pool.backends.values()),
+        "waiting": state.queued(pool),
         "rejected": dict(pool.rejected),
         "backends": [backend_view(state, pool, backend) for backend in pool.backends.values()],
     }

@@ -1,8 +1,8 @@
 """A worker's side: what it is handed, what it is told, and its end.
 
 `work` is the whole life of a worker. It ends when the supervisor says so, or is gone: then nobody could tell
-it who is well, so it drains and exits. SIGTERM, SIGINT and SIGHUP are for the supervisor alone, also where
-they are sent to all processes of a group, as a terminal and systemd do.
+it who is well, so it drains and exits. Signals are for the supervisor alone, also where they are sent to all
+processes of a group, as a terminal and systemd do.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lb.control.messages import (
     TakeBack,
 )
 from lb.control.shared_memory import SharedTable
-from lb.control.supervisor import TABLE
+from lb.control.supervisor import SIGNALS, TABLE
 
 log = logging.getLogger("lb.workers")
 
@@ -40,9 +40,11 @@ Sockets = Mapping[str, socket.socket]  # by the name of the listener
 
 
 class Program(Protocol):
-    """What runs in a worker. `pause` is how long to wait between two counts, in seconds."""
+    """What runs in a worker."""
 
-    pause: float
+    @property
+    def pause(self) -> float:
+        """How long to wait between two counts, in seconds."""
 
     def hello(self, shared: SharedTable) -> None:
         """The first of all: the load table."""
@@ -83,9 +85,9 @@ async def work(program: Program, channel: int, way: int) -> None:
     for each in (channel, way):
         os.set_inheritable(each, False)
     worker = _Work(program, socket.socket(fileno=way))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, lambda: None)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     await worker.run(socket.socket(fileno=channel))
 
 
@@ -96,6 +98,7 @@ class _Work:
         self._channel = Channel()
         self._enough = asyncio.Event()
         self._timeout: float | None = None  # for draining
+        self._draining: asyncio.Future[None] | None = None
         self._begun = False
         self._beginning = asyncio.Lock()
 
@@ -109,7 +112,8 @@ class _Work:
         with contextlib.suppress(asyncio.CancelledError):
             await counting
         if self._begun:
-            await self.program.drain(self._timeout)
+            self._draining = asyncio.ensure_future(self.program.drain(self._timeout))
+            await asyncio.wait((self._draining,))
         await self.program.close()
         await self._say_counts()
         with contextlib.suppress(TimeoutError):
@@ -131,6 +135,8 @@ class _Work:
             case Drain():
                 self._timeout = message.timeout
                 self._enough.set()
+                if self._draining is not None:
+                    asyncio.get_running_loop().call_later(message.timeout, self._draining.cancel)
             case _:
                 self.program.heard(message)
 

@@ -111,6 +111,8 @@ class Pool:
         # latter has in flight may still have to end.
         self.on_added: Callable[[Backend], object] = lambda backend: None
         self.on_removed: Callable[[Backend], object] = lambda backend: None
+        # Called after anything has changed that other processes with this pool have to know.
+        self.on_changed: Callable[[], object] = lambda: None
         self._rng = rng or Random()
         self._running = False  # whether there were ever any backends
         self._tiered = False
@@ -238,6 +240,8 @@ class Pool:
             self.refresh()
         elif first and (self._tiered or self.rules.panic_threshold):
             self.refresh()
+        elif first:
+            self.on_changed()
 
     def set_state(self, backend: Backend, state: str) -> None:
         if backend.state == DISABLED and state == ACTIVE:  # who knows what was done to it
@@ -287,6 +291,7 @@ class Pool:
             policy.rebuild(self.eligible)
         except Exception as error:  # noqa: BLE001 - see `_choose`
             self._policy_failed(error)
+        self.on_changed()
         if self._waiters:
             self._wake(None)
 

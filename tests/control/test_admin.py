@@ -16,6 +16,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from lb.control.admin import BODY_AT_MOST, AdminServer, build_admin
+from lb.control.all_records import OwnRecords
 from lb.control.prober import HealthCheck, Prober
 from lb.control.state import AdminState, ReloadResult
 from lb.core.backend import BackendSpec, Ejection
@@ -32,7 +33,12 @@ Client = TestClient[Any, Any]
 
 
 @pytest.fixture
-def state() -> AdminState:
+def records() -> RequestRecords:
+    return RequestRecords(100)
+
+
+@pytest.fixture
+def state(records: RequestRecords) -> AdminState:
     state = AdminState(
         version="1.2.3",
         epoch=EPOCH,
@@ -40,7 +46,7 @@ def state() -> AdminState:
         metrics=LbCollector(
             lambda: state.pools, ClientMetrics(), ReloadState(0.0), "1.2.3", lambda backend: {"active": 1}
         ),
-        records=RequestRecords(100),
+        records=OwnRecords(records, EPOCH),
         config=lambda: {"workers": 1, "pools": ["greeter"]},
     )
     return state
@@ -354,7 +360,7 @@ async def test_a_reload_replaces_the_pools(client, state):
 # --- request records ---
 
 
-def filled(state: AdminState) -> Sequence[Any]:
+def filled(state: AdminState, records: RequestRecords) -> Sequence[Any]:
     pool = state.pools["greeter"]
     good = made_exchange(1, [made_attempt(pool)])
     slow = made_exchange(2, [made_attempt(pool)], duration=2.5)
@@ -362,20 +368,20 @@ def filled(state: AdminState) -> Sequence[Any]:
     lost = made_exchange(4, [], NO_ROUTE, status=404)
     lost.pool = ""
     for exchange in (good, slow, late, lost):
-        state.records.on_exchange(exchange)
+        records.on_exchange(exchange)
     return good, slow, late, lost
 
 
-async def test_a_request_is_found_by_its_id(client, state):
-    good, *_ = filled(state)
+async def test_a_request_is_found_by_its_id(client, state, records):
+    good, *_ = filled(state, records)
     assert await got(client, f"/api/requests/{good.id.decode()}") == as_dict(good, EPOCH)
     good.id = b"given/by=a+proxy~"
-    state.records.on_exchange(good)
+    records.on_exchange(good)
     assert (await got(client, "/api/requests/given%2Fby=a+proxy~"))["id"] == "given/by=a+proxy~"
 
 
-async def test_a_request_in_words(client, state):
-    good, *_ = filled(state)
+async def test_a_request_in_words(client, state, records):
+    good, *_ = filled(state, records)
     path = f"/api/requests/{good.id.decode()}"
     async with client.get(path, headers={"Accept": "text/plain"}) as response:
         assert response.content_type == "text/plain"
@@ -388,8 +394,8 @@ async def test_an_unknown_request_is_404_with_a_hint(client):
     assert "the last 100 are kept" in error
 
 
-async def test_searching(client, state):
-    good, slow, late, lost = (exchange.id.decode() for exchange in filled(state))
+async def test_searching(client, state, records):
+    good, slow, late, lost = (exchange.id.decode() for exchange in filled(state, records))
 
     async def found(query: str) -> list[str]:
         body = await got(client, f"/api/requests{query}")
@@ -405,7 +411,7 @@ async def test_searching(client, state):
     assert await found("?min_duration=2400ms") == [slow]
     assert await found("?min_duration=2") == [slow]
     assert await found("?min_duration=1m") == []
-    backend = state.records.find(slow).attempts[0].backend.id
+    backend = records.find(slow).attempts[0].backend.id
     assert slow in await found(f"?backend={backend}&status=200")
     assert await found("?backend=nobody") == []
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
-from lb.control.ports import Port, bind
+from lb.control.ports import Port, spread
+from tests.control.seats import bound
 
 
 def connected(port: Port, count: int) -> list[socket.socket]:
-    address = port.sockets[0].getsockname()[:2]
+    address = port.of(0).getsockname()[:2]
     return [socket.create_connection(address) for _ in range(count)]
 
 
@@ -25,10 +27,9 @@ def accepted(each: socket.socket) -> int:
 
 
 def test_each_worker_has_a_socket_and_a_part_of_the_connections() -> None:
-    port = bind("127.0.0.1", 0, 2, 128)
+    port = bound()
     assert not port.shared
     assert len({each.getsockname() for each in port.sockets}) == 1
-    assert port.name == "{}:{}".format(*port.sockets[0].getsockname())
     clients = connected(port, 64)
     counts = [accepted(port.of(seat)) for seat in range(2)]
     assert sum(counts) == 64
@@ -38,39 +39,48 @@ def test_each_worker_has_a_socket_and_a_part_of_the_connections() -> None:
     port.close()
 
 
-def test_who_is_alone_shares_with_nobody() -> None:
-    port = bind("127.0.0.1", 0, 1, 128)
-    assert port.of(0).getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
-    port.close()
-
-
 def test_without_reuseport_all_accept_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "SO_REUSEPORT")
-    port = bind("127.0.0.1", 0, 3, 128)
+    port = bound(seats=3)
     assert port.shared
     assert port.of(0) is port.of(2)
     port.close()
 
 
+def test_on_a_unix_socket_too(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as first:
+        first.bind(str(tmp_path / "lb.sock"))
+        assert spread(first, 3) == [first]
+
+
 @pytest.mark.parametrize("seats", [1, 2])
 def test_another_balancer_on_the_same_port_is_an_error(seats: int) -> None:
-    port = bind("127.0.0.1", 0, 2, 128)
-    number = port.sockets[0].getsockname()[1]
+    port = bound()
+    number = port.of(0).getsockname()[1]
     with pytest.raises(OSError, match="Address already in use"):
-        bind("127.0.0.1", number, seats, 128)
+        bound(port=number, seats=seats)
     port.close()
-    bind("127.0.0.1", number, seats, 128).close()
+    bound(port=number, seats=seats).close()
 
 
-def test_an_address_that_is_not_ours() -> None:
-    with pytest.raises(OSError):
-        bind("192.0.2.1", 0, 2, 128)
+def test_where_one_can_not_be_had_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = bound()
+    with socket.socket() as other:
+        other.bind((port.of(0).getsockname()[0], 0))
+        monkeypatch.setattr("lb.control.ports._beside", refuse)
+        with pytest.raises(OSError, match="no more"):
+            spread(other, 2)
+    port.close()
 
 
-def test_the_name_of_an_ipv6_address_has_brackets() -> None:
+def refuse(first: socket.socket) -> socket.socket:
+    raise OSError("no more")
+
+
+def test_over_ipv6() -> None:
     try:
-        port = bind("::1", 0, 2, 128)
+        port = bound("::1")
     except OSError:
         pytest.skip("this machine has no IPv6")
-    assert port.name.startswith("[::1]:")
+    assert len({each.getsockname() for each in port.sockets}) == 1
     port.close()

@@ -30,6 +30,7 @@ class Place:
         self.pool = made_pool(specs(**weights))
         self.pools: dict[str, Pool] = {"greeter": self.pool}
         self.clients = ClientMetrics()
+        self.clients.listener(LISTENER)
 
     def backend(self, name: str) -> Backend:
         return self.pool.backends[name]

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from lb.control.messages import Begin, Collect, Configure, Counts, Find, Found, Message
-from lb.control.ports import Port, bind
+from lb.control.ports import Port
 from lb.control.shared_memory import SharedTable
-from lb.control.supervisor import Supervisor, Worker, WorkerFailed
+from lb.control.supervisor import SIGNALS, Supervisor, Worker, WorkerFailed
+from tests.control.seats import bound
 from tests.control.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ class House:
         self.lead = Watching()
         self.readers: dict[asyncio.StreamWriter, asyncio.StreamReader] = {}  # of clients
         self.shared = SharedTable.make(count + 1)
-        self.port: Port = bind("127.0.0.1", 0, count, 128)
+        self.port: Port = bound(seats=count)
         self.supervisor = Supervisor(command(how), count, self.shared, [self.port], self.lead)
 
     @property
@@ -286,7 +287,7 @@ class TestTheEnd:
             await all_.supervisor.drain(1.0)
             assert not all_.processes
 
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+    @pytest.mark.parametrize("number", SIGNALS)
     async def test_signals_are_for_the_supervisor_alone(self, number: signal.Signals) -> None:
         async with house(1) as all_:
             [process] = all_.processes.values()
@@ -333,7 +334,7 @@ class TestReload:
         async with house() as all_:
             before, old = all_.processes, all_.port
             all_.lead.config = "second"
-            all_.port = bind("127.0.0.1", 0, 2, 128)
+            all_.port = bound()
             await all_.supervisor.renew([all_.port], 5.0)
             old.close()
             assert await all_.configs() == ["second", "second"]
@@ -343,7 +344,7 @@ class TestReload:
     async def test_the_old_address_is_given_up(self) -> None:
         async with house() as all_:
             host, port = all_.port.name.split(":")
-            new = bind("127.0.0.1", 0, 2, 128)
+            new = bound()
             await all_.supervisor.renew([new], 5.0)
             all_.port.close()
             with pytest.raises(ConnectionRefusedError):
@@ -377,7 +378,7 @@ class TestReload:
             os.kill(seats[0], signal.SIGKILL)
             await until(lambda: seats[0] in all_.lead.dead)
             assert set(await all_.spread(10)) == {seats[1]}
-            old, all_.port = all_.port, bind("127.0.0.1", 0, 2, 128)
+            old, all_.port = all_.port, bound()
             await all_.supervisor.renew([all_.port], 5.0)
             old.close()
             assert set(await all_.spread(20)) == {seats[1]}
