@@ -29,6 +29,7 @@ class Tiny:
         self.said = 0
         self.open: set[asyncio.StreamWriter] = set()
         self.servers: dict[int, list[asyncio.Server]] = {}
+        self.lending: dict[int, asyncio.Future[None]] = {}
         self.config = self.next_config = ""
 
     def hello(self, shared: SharedTable) -> None:
@@ -64,9 +65,12 @@ class Tiny:
         self.servers[seat] = [await asyncio.start_server(self._serve, sock=each) for each in sockets.values()]
 
     def lend(self, seat: int, sockets: Sockets) -> None:
-        self.lending = asyncio.ensure_future(self._accept(seat, sockets))
+        self.lending[seat] = asyncio.ensure_future(self._accept(seat, sockets))
 
     def take_back(self, seat: int) -> None:
+        lending = self.lending.pop(seat, None)
+        if lending is not None and not lending.done():  # it is taken back before it is in use
+            lending.add_done_callback(lambda _: self.take_back(seat))
         for server in self.servers.pop(seat, []):
             server.close()
 
