@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BUILT := $(VENV)/.built
 HOT := $(wildcard lb/core/*.py lb/wire/*.py lb/proxy/*.py lb/observe/*.py)
+COMPILE := $(BIN)/python setup.py --quiet build_ext --inplace
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check check-interpreted lint bench bench-micro clean
@@ -11,16 +12,19 @@ HOT := $(wildcard lb/core/*.py lb/wire/*.py lb/proxy/*.py lb/observe/*.py)
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-$(STAMP): pyproject.toml setup.py
+# Installs all, which compiles too; later only compiles anew, where the source of a compiled module has changed.
+$(BUILT): pyproject.toml setup.py $(HOT)
+	@if [ -e $(STAMP) ] && [ $(STAMP) -nt pyproject.toml ] && [ $(STAMP) -nt setup.py ]; \
+	then echo $(COMPILE) && $(COMPILE); \
+	else $(MAKE) --no-print-directory install; fi
+	@touch $@
+
+.PHONY: install
+install:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[test]'
-	@touch $@ $(BUILT)
-
-# The compiled modules anew, where their source has changed since.
-$(BUILT): $(STAMP) $(HOT)
-	$(BIN)/python setup.py --quiet build_ext --inplace
-	@touch $@
+	@touch $(STAMP)
 
 demo: $(BUILT) ## three greeters and the balancer, until Ctrl-C; ARGS=--once stops by itself
 	@$(BIN)/lb demo $(ARGS)
@@ -28,12 +32,12 @@ demo: $(BUILT) ## three greeters and the balancer, until Ctrl-C; ARGS=--once sto
 test: $(BUILT) ## all tests; ARGS goes to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(STAMP)
+lint: $(BUILT)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check-interpreted: $(STAMP) ## the tests of the compiled rooms without their compiled modules, which go
+check-interpreted: $(BUILT) ## the tests of the compiled rooms without their compiled modules, which go
 	rm -f $(BUILT) *.so lb/*/*.so
 	$(BIN)/python -m pytest tests/core tests/balance tests/wire tests/proxy tests/observe $(ARGS)
 

@@ -17,8 +17,8 @@ well_formed_id: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._~+/=-]{7,127}").ful
 """An ID that may be taken over: 8 to 128 characters that are safe in a header, a log and a URL."""
 
 _BATCH: Final = 512
-_VERSION = bytes(0x70 | byte & 0x0F for byte in range(256))  # 7 in the four high bits
-_VARIANT = bytes(0x80 | byte & 0x3F for byte in range(256))  # 10 in the two high bits
+_VERSION = bytes([0x70 | byte & 0x0F for byte in range(256)])  # 7 in the four high bits
+_VARIANT = bytes([0x80 | byte & 0x3F for byte in range(256)])  # 10 in the two high bits
 _groups = Struct("4s4s12s").iter_unpack
 
 

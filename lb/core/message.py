@@ -46,7 +46,7 @@ class Request:
             return self.host
         values = [
             value.strip(b" \t")
-            for field, _, value in (line.partition(b":") for line in self.lines[1:])
+            for field, _, value in [line.partition(b":") for line in self.lines[1:]]
             if field.lower() == name
         ]
         return b", ".join(values) if values else None

@@ -98,8 +98,8 @@ def serving(
 
 def tier_health(active: Iterable[Backend], well: Iterable[Backend]) -> dict[int, float]:
     """How much of all traffic each tier could take, from 0 to 1, the lowest tier first."""
-    size = Counter(backend.spec.tier for backend in active)
-    fit = Counter(backend.spec.tier for backend in well)
+    size = Counter([backend.spec.tier for backend in active])
+    fit = Counter([backend.spec.tier for backend in well])
     return {tier: min(1.0, SPARE * fit[tier] / size[tier]) for tier in sorted(size)}
 
 
