@@ -82,7 +82,7 @@ class Fleet(App):
         inherited: Inherited | None = None,
         files: int = 1024,
     ) -> None:
-        super().__init__(config, loop, file.load, inherited, files)
+        super().__init__(config, loop, file.load, inherited, files * count)
         self.count = count
         self.sums = Sums(lambda: self.pools, self.clients)
         self._file = file

@@ -23,6 +23,8 @@ import uvloop
 
 from lb.app import App, connections
 from lb.config import Address, Config, ConfigError, loads
+from lb.config import Pool as PoolConfig
+from lb.config import Route as RouteConfig
 from lb.control.all_records import OwnRecords, answer_for
 from lb.control.channel import Answer
 from lb.control.messages import Changes, Configure, Counts, Membership, Message, Reopen
@@ -150,7 +152,7 @@ class WorkerProgram:
         assert self._configure is not None
         given, self._given = self._given, {}
         try:
-            config = _as_told(self._configure)
+            config = _as_told(self._configure, self._shared.rows - 1)
             if self.app is None:
                 app = WorkerApp(config, self._shared, given, self._follow_held)
                 self.app = app
@@ -212,15 +214,56 @@ class WorkerProgram:
             await self.app.close()
 
 
-def _as_told(message: Configure) -> Config:
-    """The configuration, without what is the supervisor's business alone, and with the ports that it got."""
+def _as_told(message: Configure, count: int) -> Config:
+    """The configuration, without what is the supervisor's business alone, with the ports that it got, and
+    with the part of each limit that falls to one of so many workers."""
     config = loads(message.text, message.file, Path(message.file).parent)
     listeners = [
         each.model_copy(update={"bind": _on_port_of(each.bind, name)})
         for each, name in zip(config.listeners, message.listeners, strict=True)
     ]
-    pools = {name: pool.model_copy(update={"backends": ()}) for name, pool in config.pools.items()}
-    return config.model_copy(update={"admin": None, "listeners": tuple(listeners), "pools": pools})
+    return config.model_copy(
+        update={
+            "admin": None,
+            "max_connections": _part(config.max_connections, count),
+            "listeners": tuple(listeners),
+            "routes": tuple(_route(each, count) for each in config.routes),
+            "pools": {name: _pool(each, count) for name, each in config.pools.items()},
+        }
+    )
+
+
+def _part(limit: int | None, count: int) -> int | None:
+    return None if limit is None else max(1, limit // count)
+
+
+def _pool(config: PoolConfig, count: int) -> PoolConfig:
+    """What is said of each backend holds for all workers together anyway: they see what the others have."""
+    limits, keepalive = config.limits, config.keepalive
+    changed: dict[str, object] = {
+        "backends": (),
+        "limits": limits.model_copy(
+            update={
+                "requests": _part(limits.requests, count),
+                "connections": _part(limits.connections, count),
+                "queue": -(-limits.queue // count),
+            }
+        ),
+    }
+    if keepalive is not None and limits.connections_per_backend is not None:
+        kept = min(keepalive.connections, max(1, limits.connections_per_backend // count))
+        changed["keepalive"] = keepalive.model_copy(update={"connections": kept})
+    return config.model_copy(update=changed)
+
+
+def _route(config: RouteConfig, count: int) -> RouteConfig:
+    """A rate for all clients together is divided. One for each isn't: a client with one connection has one
+    worker, and would get but a part of its rate."""
+    limit = config.rate_limit
+    if limit is None or limit.key != "route":
+        return config
+    part = {"per": limit.per * count, "burst": max(1, limit.burst // count)}
+    return config.model_copy(update={"rate_limit": limit.model_copy(update=part)})
 
 
 def _on_port_of(bind: Address, name: str) -> Address:
@@ -255,7 +298,9 @@ def command() -> list[str]:
 
 def main() -> None:
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s",
     )
     uvloop.run(work(WorkerProgram(), *arguments(sys.argv)))
 

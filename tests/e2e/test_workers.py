@@ -8,33 +8,23 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Play
-from tests.e2e.process import run
-from tests.e2e.process import until as until_blocking
+from tests.e2e.process import eventually, lives, run
 from tests.e2e.scene import Scene
-from tests.e2e.test_handover import lives, processes, succeeded
 from tests.e2e.test_reload import free_port, reload, two_listeners, write
 from tests.e2e.test_signals import refused
 from tests.e2e.traffic import Traffic
 from tests.e2e.wire import GET, Script, Wire, answer, get
-
-__all__ = ["processes"]
 
 POOL = """
 workers: 2
 access_log: off
 pools: {greeter: {balancer: least_request, backends: [{id: a, address: $a}, {id: b, address: $b}]}}
 """
-
-
-async def until(found: Callable[[], object], what: str, patience: float = 10) -> None:
-    """Waits, while the backends of the scene go on."""
-    await asyncio.to_thread(until_blocking, found, what, patience)
 
 
 def workers(scene: Scene) -> list[int]:
@@ -73,7 +63,7 @@ async def in_flight(scene: Scene, there: dict[str, Replica], count: int) -> list
     clients = [await scene.connect() for _ in range(count)]
     for client in clients:
         await client.send(GET)
-    await until(lambda: scene.balancer.metric("lb_backend_in_flight") >= count, "the requests")
+    await eventually(lambda: scene.balancer.metric("lb_backend_in_flight") >= count, "the requests")
     return clients
 
 
@@ -139,14 +129,16 @@ async def test_what_probes_find_holds_in_all(play: Play) -> None:
     check = "health_check: {path: /healthz, interval: 100ms, fall: 1, rise: 1}, balancer:"
     scene = await play(POOL.replace("balancer:", check))
     there = replicas(scene)
-    await until(lambda: scene.balancer.metric("lb_backend_up") == 2, "both backends")
+    await eventually(lambda: scene.balancer.metric("lb_backend_up") == 2, "both backends")
     assert await answers(scene) == {b"a", b"b"}
     for ill, well in ("ab", "ba"):
         there[ill].reply = answer(status="503 Service Unavailable")
-        await until(lambda ill=ill: not scene.balancer.metric("lb_backend_up", backend=ill), "a bad probe")  # type: ignore[misc]
+        await eventually(
+            lambda ill=ill: not scene.balancer.metric("lb_backend_up", backend=ill), "a bad probe"
+        )  # type: ignore[misc]
         assert await answers(scene) == {well.encode()}
         there[ill].reply = there[ill].usual
-        await until(lambda: scene.balancer.metric("lb_backend_up") == 2, "a good probe")
+        await eventually(lambda: scene.balancer.metric("lb_backend_up") == 2, "a good probe")
     probes = scene.balancer.metric("lb_backend_health_checks_total")
     assert scene.balancer.metric("lb_backend_requests_total") == 120
     assert probes < 200, "each is probed once, and not by each worker"
@@ -160,7 +152,7 @@ async def test_they_balance_as_one(play: Play) -> None:
 
 
 async def spread(play: Play, count: int) -> int:
-    """How far apart the busiest and the idlest backend are, right after 20 requests came at once."""
+    """How far apart the busiest and the idlest backend are, right after 21 requests came at once."""
     scene = await play(
         f"workers: {count}\naccess_log: off\n"
         "pools: {greeter: {balancer: least_request, backends: [$a, $b, $c, $d]}}\n"
@@ -179,7 +171,7 @@ async def spread(play: Play, count: int) -> int:
 
     for name, backend in scene.backends.items():
         backend.script = hold(name)
-    clients = [await scene.connect() for _ in range(40)]
+    clients = [await scene.connect() for _ in range(42)]
     idle, rng, worst = list(clients), random.Random(1), 0
 
     async def all_there() -> None:
@@ -189,11 +181,11 @@ async def spread(play: Play, count: int) -> int:
 
     for _ in range(12):
         rng.shuffle(idle)
-        for client in [idle.pop() for _ in range(20)]:
+        for client in [idle.pop() for _ in range(21)]:
             client.push(GET)
         await all_there()
         worst = max(worst, max(map(len, held.values())) - min(map(len, held.values())))
-        for _ in range(min(20, 40 - len(idle))):  # of whichever backends, so that some have none any more
+        for _ in range(min(21, 42 - len(idle))):  # of whichever backends, so that some have none any more
             waiting = held[rng.choice([name for name, each in held.items() if each])]
             waiting.pop(rng.randrange(len(waiting))).set()
         busy = [client for client in clients if client not in idle]
@@ -212,6 +204,41 @@ async def answered(client: Wire) -> bool:
     return True
 
 
+async def test_limits_hold_for_all_together(play: Play) -> None:
+    limits = "limits: {requests: 8, queue: 4, queue_timeout: 10s}, balancer:"
+    scene = await play(POOL.replace("balancer:", limits) + "max_connections: 40\n")
+    there = replicas(scene)
+    for replica in there.values():
+        replica.may.clear()
+    clients = [await scene.connect() for _ in range(36)]
+    for client in clients:
+        await client.send(GET)
+    await eventually(lambda: scene.balancer.metric("lb_pool_rejected_total") == 24, "the refusals")
+    assert scene.balancer.metric("lb_backend_in_flight") == 8
+    assert scene.balancer.metric("lb_pool_queue_length") == 4
+    (pool,) = scene.balancer.api("/api/pools")["pools"]
+    assert (pool["in_flight"], pool["waiting"]) == (8, 4)
+    for replica in there.values():
+        replica.may.set()
+    statuses = [(await client.response()).status for client in clients]
+    assert (statuses.count(200), statuses.count(503)) == (12, 24)
+
+
+async def test_on_a_unix_socket_too(play: Play, tmp_path: Path) -> None:
+    path = tmp_path / "lb.sock"
+    scene = await play(
+        f"listeners: [{{bind: 127.0.0.1:0}}, {{bind: 'unix:{path}'}}]\nadmin: {{bind: 127.0.0.1:0}}\n" + POOL
+    )
+    replicas(scene)
+    for _ in range(20):
+        client = Wire(*await asyncio.open_unix_connection(str(path)))
+        await client.send(GET)
+        assert (await client.response()).status == 200
+        client.close()
+    await reload(scene, "listeners: [{bind: 127.0.0.1:0}]\nadmin: {bind: 127.0.0.1:0}\n" + POOL)
+    assert not path.exists()
+
+
 # --- the end of a worker ---
 
 
@@ -222,7 +249,9 @@ async def test_with_a_worker_only_its_own_requests_are_lost(play: Play) -> None:
     victim, other = workers(scene)
     began = time.monotonic()
     os.kill(victim, signal.SIGKILL)
-    await until(lambda: len(workers(scene)) == 2 and "is back" in scene.balancer.said(), "another worker")
+    await eventually(
+        lambda: len(workers(scene)) == 2 and "is back" in scene.balancer.said(), "another worker"
+    )
     assert time.monotonic() - began < 3  # a machine that has nothing else to do: 0.6 s
     assert other in workers(scene)
     left = [client for client in waiting if not await lost(client)]
@@ -259,7 +288,7 @@ async def test_under_load_counts_only_grow_though_a_worker_is_killed(play: Play)
     looking = asyncio.create_task(look())
     async with Traffic(scene.balancer.port, clients=4) as traffic:
         os.kill(workers(scene)[1], signal.SIGKILL)
-        await until(lambda: "is back" in scene.balancer.said(), "another worker")
+        await eventually(lambda: "is back" in scene.balancer.said(), "another worker")
     ending.set()
     await looking
     assert len(traffic.failures) <= 4
@@ -285,12 +314,12 @@ async def test_a_reload_under_load_fails_no_request(play: Play) -> None:
 
     async with Traffic(scene.balancer.port) as traffic:
         scene.balancer.config.write_text(text.replace(a, c))
-        await until(lambda: reloads() == 1, "a reload since the file has changed")
-        await until(lambda: scene.balancer.ask("/api/pools/greeter/backends/a")[0] != 200, "it")
+        await eventually(lambda: reloads() == 1, "a reload since the file has changed")
+        await eventually(lambda: scene.balancer.ask("/api/pools/greeter/backends/a")[0] != 200, "it")
         assert await answers(scene) == {b"c", b"b"}
         scene.balancer.config.write_text(text.replace("watch: true", "watch: false"))
         scene.balancer.send(signal.SIGHUP)
-        await until(lambda: reloads() >= 2, "a reload by SIGHUP")
+        await eventually(lambda: reloads() >= 2, "a reload by SIGHUP")
         assert await answers(scene) == {b"a", b"b"}
         for config in (POOL.replace("least_request", "p2c"), POOL + "request_id: {header: X-Trace}\n", POOL):
             await reload(scene, config)
@@ -334,7 +363,7 @@ async def test_listeners_come_and_go(play: Play) -> None:
     for client in before:
         await client.send(GET)
         assert (await client.response()).status == 200, "the other listener's connections notice nothing"
-    await until(lambda: f":{second}" not in scene.balancer.ask("/metrics")[1], "the end of the series")
+    await eventually(lambda: f":{second}" not in scene.balancer.ask("/metrics")[1], "the end of the series")
     await reload(scene, "workers: 2\n" + two_listeners(0, second))
     assert (await scene.connect(second)) is not None
 
@@ -347,7 +376,7 @@ async def test_a_worker_that_comes_after_a_reload_goes_by_it(play: Play) -> None
     write(scene, "this is no configuration")
     for victim in workers(scene):
         os.kill(victim, signal.SIGKILL)
-    await until(lambda: scene.balancer.said().count("is back") == 2, "both workers")
+    await eventually(lambda: scene.balancer.said().count("is back") == 2, "both workers")
     assert await answers(scene) == {b"b"}
     (pool,) = scene.balancer.api("/api/pools")["pools"]
     assert (pool["name"], pool["backends"][0]["weight"]) == ("other", 5)
@@ -420,7 +449,7 @@ async def test_without_their_supervisor_workers_finish_and_end(play: Play) -> No
         replica.may.set()
     for client in waiting:
         assert (await client.response()).body in (b"a", b"b")
-    await until(lambda: not any(map(lives, processes)), "the end of the workers", 5)
+    await eventually(lambda: not any(map(lives, processes)), "the end of the workers")
 
 
 async def test_the_next_process_takes_over(play: Play, processes: list[int]) -> None:
@@ -429,14 +458,14 @@ async def test_the_next_process_takes_over(play: Play, processes: list[int]) -> 
     there = workers(scene)
     async with Traffic(scene.balancer.port) as traffic:
         scene.balancer.send(signal.SIGUSR2)
-        processes.append(await succeeded(scene))
+        processes.append(await scene.balancer.successor())
         await traffic.go_on()
         assert await asyncio.to_thread(scene.balancer.wait) == 0
         await traffic.go_on()
     assert (traffic.failures, set(traffic.answers)) == ([], {200})
     assert not any(map(lives, there))
     os.kill(processes[0], signal.SIGTERM)
-    await until(lambda: not lives(processes[0]), "its end")
+    await eventually(lambda: not lives(processes[0]), "its end")
 
 
 # --- the log ---
@@ -460,14 +489,14 @@ async def test_one_access_log_of_whole_lines(play: Play, tmp_path: Path) -> None
 
     await asyncio.gather(*(send(number, 20) for number in range(16)))
     expected = sorted(f"/{number}/{each}" for number in range(16) for each in range(20))
-    await until(lambda: len(paths(path)) >= len(expected), "all lines")
+    await eventually(lambda: len(paths(path)) >= len(expected), "all lines")
     assert paths(path) == expected
     for again, number in enumerate((signal.SIGUSR1, signal.SIGHUP), 2):
         path.rename(moved)
         scene.balancer.send(number)
-        await until(path.exists, "the new file")
+        await eventually(path.exists, "the new file")
         scene.balancer.api("/api/pools")  # so that all have heard of it
         before = paths(moved)
         await asyncio.gather(*(send(number, again) for number in range(16)))
-        await until(lambda again=again: len(paths(path)) == 16 * again, "the new lines")  # type: ignore[misc]
+        await eventually(lambda again=again: len(paths(path)) == 16 * again, "the new lines")  # type: ignore[misc]
         assert paths(moved) == before
