@@ -26,6 +26,7 @@ from lb.control.shared_memory import SharedTable
 from lb.control.state import ReloadResult
 from lb.control.sums import Sums
 from lb.control.supervisor import Supervisor, Worker, WorkerFailed
+from lb.core.backend import Ejection
 from lb.core.load_table import Places
 from lb.core.pool import Pool
 from lb.observe.metrics import LbCollector
@@ -118,9 +119,28 @@ class Fleet(App):
     def heard(self, worker: Worker, message: Message) -> None:
         if isinstance(message, Counts):
             self.sums.add(worker, message)
+            for (name, backend_id, _), fresh in message.backends:
+                if "ejected" in fresh.get("gauges", ()) and name in self.pools:
+                    self._show_ejection(self.pools[name], backend_id)
 
     def gone(self, worker: Worker) -> None:
         self.sums.forget(worker)
+        for pool in self.pools.values():
+            for backend in pool.backends.values():
+                if backend.ejection is not None:
+                    self._show_ejection(pool, backend.id)
+
+    def _show_ejection(self, pool: Pool, backend_id: str) -> None:
+        """Each worker ejects for itself. A backend is shown as ejected when it is for all of them."""
+        backend = pool.backends.get(backend_id)
+        if backend is None:
+            return
+        count = self.sums.gauges(backend)["ejected"]
+        backend.ejection = None
+        if count:
+            backend.ejection = Ejection(f"ejected (by {count} of {self.count} workers)", 0.0)
+            backend.ejection.closed = count >= self.count
+        pool.refresh()
 
     async def _collect(self) -> None:
         self._tell_news()

@@ -32,6 +32,7 @@ from lb.control.mirror import Follower
 from lb.control.shared_memory import SharedTable
 from lb.control.sums import INTERVAL, Tally
 from lb.control.workplace import Sockets, arguments, work
+from lb.core.backend import Backend
 from lb.process import allow_many_files, calm_the_collector, keep_freed_memory
 from lb.proxy.sockets import BACKLOG, Inherited, Listening
 from lb.reload import Prepared, prepare
@@ -67,7 +68,7 @@ class WorkerApp(App):
         self.turns = shared.descriptor
         self.given = given
         self.follower = Follower(self.pools, shared.table)
-        self.tally = Tally(lambda: self.pools, self.clients, connections, lambda pool: len(pool.waiting))
+        self.tally = Tally(lambda: self.pools, self.clients, _gauges, lambda pool: len(pool.waiting))
         self._follow = follow
 
     def listening(self, address: Address) -> Listening:
@@ -99,6 +100,11 @@ class WorkerApp(App):
     @property
     def own_records(self) -> OwnRecords | None:
         return None if self.records is None else OwnRecords(self.records, self._epoch)
+
+
+def _gauges(backend: Backend) -> dict[str, int]:
+    ejection = backend.ejection
+    return {**connections(backend), "ejected": int(ejection is not None and ejection.closed)}
 
 
 class WorkerProgram:

@@ -83,7 +83,8 @@ class Follower:
     def __init__(self, pools: Mapping[str, Pool], table: SharedLoad) -> None:
         self.pools = pools
         self._table = table
-        self._coming: dict[str, int] = {}  # the places of those of the pool that is being updated, by ID
+        self._coming: dict[str, View] = {}  # those of the pool that is being updated, by ID
+        self._all_new = False  # whether it had none before
 
     def follow(self, message: Membership | Changes) -> None:
         """Does what the supervisor has said. What it says of a pool that isn't here is not for us."""
@@ -95,14 +96,28 @@ class Follower:
                 if backend_id in pool.backends:
                     self._change(pool, pool.backends[backend_id], change)
             return
-        self._coming = {each["spec"]["id"]: each["place"] for each in message.backends}
+        self._coming = {each["spec"]["id"]: each for each in message.backends}
+        self._all_new = not pool.backends
         pool.update(BackendSpec(**each["spec"]) for each in message.backends)
         for each in message.backends:
             self._change(pool, pool.backends[each["spec"]["id"]], each)
 
     def on_added(self, backend: Backend) -> None:
-        """To be called by the pool for each that is new, so that the policy meets it in its place already."""
-        put_on(backend, self._table, self._coming.get(backend.id, -1))
+        """To be called by the pool for each that is new, so that the policy meets it in its place already.
+
+        Where all are new, each is made at once what it is to be. Thousands would take seconds one by one, and
+        none of them is a newcomer to the others.
+        """
+        view = self._coming.get(backend.id)
+        if view is None:
+            return
+        put_on(backend, self._table, view["place"])
+        if self._all_new:
+            backend.state = STATES[STATES.index(view["state"])]
+            backend.configured_weight = view["weight"]
+            if view["healthy"] is not None:
+                backend.healthy = view["healthy"]
+                backend.judged = True
 
     def _change(self, pool: Pool, backend: Backend, change: View) -> None:
         put_on(backend, self._table, change.get("place", -1))

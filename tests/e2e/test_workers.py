@@ -224,6 +224,26 @@ async def test_limits_hold_for_all_together(play: Play) -> None:
     assert (statuses.count(200), statuses.count(503)) == (12, 24)
 
 
+async def test_a_backend_is_shown_as_ejected_when_it_is_for_all(play: Play) -> None:
+    rules = "outlier_detection: {consecutive_failures: 1, ejection: 300ms, statuses: [500]}, balancer:"
+    scene = await play(POOL.replace("balancer:", rules))
+    there = replicas(scene)
+    balancer = scene.balancer
+
+    async def ejected(count: int) -> None:
+        async with asyncio.timeout(10):
+            while balancer.metric("lb_pool_backends", state="ejected") != count:
+                await answers(scene, 4)
+
+    there["a"].reply = answer(status="500 Internal Server Error")
+    await ejected(1)
+    a, b = balancer.api("/api/pools/greeter")["backends"]
+    assert (a["ejection"]["reason"], b["ejection"]) == ("ejected (by 2 of 2 workers)", None)
+    assert balancer.metric("lb_backend_ejections_total", backend="a") >= 2
+    there["a"].reply = there["a"].usual
+    await ejected(0)
+
+
 async def test_on_a_unix_socket_too(play: Play, tmp_path: Path) -> None:
     path = tmp_path / "lb.sock"
     scene = await play(
