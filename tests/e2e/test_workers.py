@@ -306,12 +306,12 @@ async def test_under_load_counts_only_grow_though_a_worker_is_killed(play: Play)
             )
 
     looking = asyncio.create_task(look())
-    async with Traffic(scene.balancer.port, clients=4) as traffic:
+    async with Traffic(scene.balancer.port, clients=16) as traffic:
         os.kill(workers(scene)[1], signal.SIGKILL)
         await eventually(lambda: "is back" in scene.balancer.said(), "another worker")
     ending.set()
     await looking
-    assert len(traffic.failures) <= 4
+    assert len(traffic.failures) < 16
     assert seen == sorted(seen)
     assert seen[-1] > 0
     async with Traffic(scene.balancer.port, clients=8) as traffic:
