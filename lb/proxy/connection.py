@@ -340,6 +340,11 @@ class ClientConnection:
         self._close()
 
     @property
+    def half_closed(self) -> bool:
+        """Whether the client sends no more. It may still read."""
+        return self._half_closed
+
+    @property
     def busy(self) -> bool:
         """Whether an exchange is under way."""
         return self._exchange is not None

@@ -260,6 +260,8 @@ class Exchange(ExchangeRecord):
             tunnel.from_backend(data)
         if early:
             tunnel.from_client(early)
+        if connection.half_closed:  # nobody tells of it again
+            tunnel.client_ended()
 
     def on_tunnel_end(self, attempt: Attempt, failure: Failure | None) -> None:
         """Both sides have ended, or one of them is gone."""

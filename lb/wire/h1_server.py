@@ -333,6 +333,8 @@ class ServerCodec:
         )
         pending = self.pending
         self.close()
+        if len(pending) > _MAX_WAITING:  # then `feed` has paused; whoever takes it sees to its own pace
+            self._transport.resume_reading()
         return pending
 
     def send_head(self, response: Response, extra: bytes, data: bytes, end: bool) -> None:

@@ -63,6 +63,35 @@ async def test_what_comes_with_the_heads_is_passed_on(scene: Scene) -> None:
     await backend.until(b"early")
 
 
+async def test_much_may_come_before_the_switch(scene: Scene) -> None:
+    """More than is read ahead of an ordinary request's turn."""
+    client = await scene.connect()
+    await client.send(get("/", *OFFER), bytes(300_000))
+    backend = await scene.backend.accept()
+    await backend.request()
+    assert await client.quiet(0.2)
+    await backend.send(TAKEN)
+    assert await backend.count(300_000, 5) == 300_000
+    await client.send(b"and more")
+    await backend.until(b"and more")
+
+
+async def test_a_client_that_has_ended_its_half_before_the_switch(scene: Scene) -> None:
+    client = await scene.connect()
+    await client.send(get("/", *OFFER), b"all that I have")
+    client.end()
+    backend = await scene.backend.accept()
+    await backend.request()
+    await client.until(b"100 Continue")  # asked whether it is still there
+    await backend.send(TAKEN)
+    await backend.until(b"all that I have")
+    assert await backend.ended() == "fin"
+    await backend.send(b"mine")
+    await client.until(b"mine")
+    backend.end()
+    assert await client.ended() == "fin"
+
+
 @pytest.mark.parametrize("by_client", [True, False])
 async def test_each_side_may_end_its_half(scene: Scene, by_client: bool) -> None:
     first, second = await tunnel(scene)
