@@ -198,9 +198,11 @@ class Exchange(ExchangeRecord):
         """The request is complete."""
         self.request_complete = True
         self.received_at = monotonic()
-        attempt, upload = self._attempt, self._upload
+        attempt, upload, connection = self._attempt, self._upload, self._connection
         if upload is not None:
             upload.trailers = trailers
+        if connection is not None and connection.codec.paused:
+            connection.let()  # nothing is left to hold back, and only who reads learns that the client goes
         if attempt is not None and attempt.connection is not None:
             attempt.send_end(trailers)
 

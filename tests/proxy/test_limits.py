@@ -134,6 +134,23 @@ async def test_a_body_waits_too(scene: Scene) -> None:
     assert (await client.response()).status == 200
 
 
+async def test_who_goes_leaves_the_queue_though_its_body_is_here(scene: Scene) -> None:
+    """It came at once, and filled what is kept of a body meanwhile."""
+    first = await asking(scene, get("/1"))
+    backend = await scene.backends["a"].accept()
+    await backend.request()
+    gone = await asking(scene, head("PUT /2 HTTP/1.1", "Host: a.example", "Content-Length: 100000"))
+    await queued(scene, 1)
+    await gone.send(bytes(100_000))
+    await asyncio.sleep(0.1)
+    gone.reset()
+    started = asyncio.get_running_loop().time()
+    await queued(scene, 0)
+    assert asyncio.get_running_loop().time() - started < 0.4, "it went when its time was over"
+    await backend.send(OK)
+    assert (await first.response()).status == 200
+
+
 async def test_connections_of_a_pool(scene: Scene) -> None:
     """An idle one makes room for one to another backend."""
     for round_ in range(6):
