@@ -46,6 +46,8 @@ class Sweeper:
         self.start()
         now = monotonic()
         for late in [watched for watched in self._watched if watched.deadline <= now]:
+            if late.deadline > now:  # what came of another one's end has moved it
+                continue
             late.deadline = NEVER
             try:
                 late.on_deadline(now)

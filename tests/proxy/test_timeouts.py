@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 
 import pytest
 
+from lb.proxy.timeouts import NEVER, TICK, Sweeper
 from tests.e2e.scene import Scene
 from tests.e2e.wire import GET, OK, get, head
 
@@ -200,3 +202,31 @@ async def test_a_client_is_not_blamed_for_a_backend_that_pauses_in_reading(scene
     assert await backend.count(size) == size
     await backend.send(OK)
     assert (await client.response()).status == 200
+
+
+class Late:
+    """Something whose time is over, and whose end gives the others more time."""
+
+    def __init__(self, all_of_them: list[Late]) -> None:
+        self.deadline = time.monotonic()
+        self.told = 0
+        self._all = all_of_them
+
+    def on_deadline(self, now: float) -> None:
+        self.told += 1
+        for each in self._all:
+            each.deadline = NEVER
+
+
+async def test_who_gets_more_time_within_a_sweep_is_not_late() -> None:
+    """A request whose time in the queue is over just as the end of another one gives it its turn, say, or
+    the idle connection that it then takes."""
+    late: list[Late] = []
+    late += [Late(late), Late(late)]
+    sweeper = Sweeper(asyncio.get_running_loop())
+    for each in late:
+        sweeper.watch(each)
+    sweeper.start()
+    await asyncio.sleep(2 * TICK)
+    sweeper.stop()
+    assert sum(each.told for each in late) == 1
