@@ -76,7 +76,9 @@ class Attempt(AttemptRecord):
         connection = self.connection
         if connection is not None:
             timeouts = self.timeouts
-            connection.deadline = monotonic() + (timeouts.idle if self.head_at else timeouts.response_header)
+            if not connection.paused:  # else it is the client who is waited for
+                seconds = timeouts.idle if self.head_at else timeouts.response_header
+                connection.deadline = monotonic() + seconds
             connection.codec.send_end(trailers)
 
     # --- from the backend ---

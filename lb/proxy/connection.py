@@ -193,6 +193,8 @@ class ClientConnection:
             return
         if self._exchange is not None:
             self.deadline = monotonic() + TICK if self._half_closed else NEVER
+            if self.codec.reading_body and not self.codec.paused:
+                self.deadline = monotonic() + self._options.request_body
             self._exchange.on_client_writable()
         self.codec.let_go()
         if self._exchange is None and not self._closing:

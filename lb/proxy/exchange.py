@@ -374,7 +374,8 @@ class Exchange(ExchangeRecord):
         upstream = self._attempt.connection if self._attempt is not None else None
         if upstream is not None and self._attempt is not None:
             upstream.resume()
-            upstream.deadline = monotonic() + self._attempt.idle_timeout
+            if self.request_complete or upstream.blocked:  # else it is the client who is waited for
+                upstream.deadline = monotonic() + self._attempt.idle_timeout
 
     def on_backend_blocked(self) -> None:
         if self._connection is not None:

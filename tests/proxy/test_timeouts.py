@@ -10,7 +10,7 @@ import pytest
 
 from lb.proxy.timeouts import NEVER, TICK, Sweeper
 from tests.e2e.scene import Scene
-from tests.e2e.wire import GET, OK, get, head
+from tests.e2e.wire import GET, OK, Wire, get, head
 
 CONFIG = """
 listeners:
@@ -230,3 +230,45 @@ async def test_who_gets_more_time_within_a_sweep_is_not_late() -> None:
     await asyncio.sleep(2 * TICK)
     sweeper.stop()
     assert sum(each.told for each in late) == 1
+
+
+async def both_ways(scene: Scene) -> tuple[Wire, Wire, int]:
+    """A response that comes while the request's body still does, and whose client does not read on. And how
+    much of it the backend could send."""
+    client = await scene.connect()
+    await client.send(
+        head("PUT /slow HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked"), b"1\r\na\r\n"
+    )
+    backend = await scene.backends["a"].accept()
+    await backend.until(b"a\r\n")
+    client.stop_reading()
+    await backend.send(head("HTTP/1.1 200 OK", "Content-Length: 100000000"))
+    return client, backend, await backend.pour(100_000_000, 0.2)
+
+
+async def test_an_upload_goes_on_behind_a_response_that_had_to_wait(scene: Scene) -> None:
+    client, backend, sent = await both_ways(scene)
+    client.go_on_reading()
+    reading = asyncio.ensure_future(client.count(sent))
+    for _ in range(6):
+        await client.send(b"3\r\nxyz\r\n")
+        await backend.until(b"xyz\r\n")
+        await asyncio.sleep(0.2)
+    assert await reading >= sent
+
+
+async def test_and_it_must_not_stop_there(scene: Scene) -> None:
+    client, backend, sent = await both_ways(scene)
+    client.go_on_reading()
+    await client.count(sent)
+    assert await backend.gone()  # by the time that the listener has for request bodies
+    record = scene.balancer.api("/api/requests?failure=request_timeout")["requests"][0]
+    assert record["status"] == 200
+
+
+async def test_a_client_that_reads_slowly_is_no_stall_of_the_backend(scene: Scene) -> None:
+    client, _, sent = await both_ways(scene)
+    await client.send(b"0\r\n\r\n")
+    await asyncio.sleep(1.2)
+    client.go_on_reading()
+    assert await client.count(sent) >= sent
