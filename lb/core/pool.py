@@ -456,7 +456,8 @@ class Pool:
         `started` is when it was picked, by the pool's clock; `first_byte` when the response head came (0:
         never); `status` is 0 where there was no answer; `sent` and `received` are bytes of the bodies;
         `ended` is now, where the caller has just asked the clock. `stale` is a failure because an idle
-        connection had been closed under it: it says nothing of how the backend is.
+        connection had been closed under it: it says nothing of how the backend is, and its place is kept for
+        the next attempt of the same exchange, until `freed` tells that there is none, or that it has begun.
         """
         own = backend.own = backend.own - 1
         self.in_flight -= 1
@@ -486,6 +487,11 @@ class Pool:
             backend.failed_in_row or failure is not None or status >= outliers.least_status
         ):
             outliers.on_end(backend, started, failure, status, stale)
+        if self._waiters and not stale:
+            self._wake(backend)
+
+    def freed(self, backend: Backend) -> None:
+        """The place of an attempt that ended `stale` is kept no longer."""
         if self._waiters:
             self._wake(backend)
 

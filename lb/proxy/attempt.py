@@ -128,6 +128,7 @@ class Attempt(AttemptRecord):
         if exchange is not None:
             self._end(failure, monotonic())
             exchange.on_failure(self, failure)
+            self.pool.freed(self.backend)  # no sooner: another attempt takes its place first
 
     def on_timeout(self) -> None:
         self.on_error(STALLED if self.head_at else RESPONSE_TIMEOUT)

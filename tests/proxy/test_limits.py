@@ -141,7 +141,7 @@ async def test_who_goes_leaves_the_queue_though_its_body_is_here(scene: Scene) -
     await backend.request()
     gone = await asking(scene, head("PUT /2 HTTP/1.1", "Host: a.example", "Content-Length: 100000"))
     await queued(scene, 1)
-    await gone.send(bytes(100_000))
+    await gone.send(bytes(1000))
     await asyncio.sleep(0.1)
     gone.reset()
     started = asyncio.get_running_loop().time()
@@ -149,6 +149,46 @@ async def test_who_goes_leaves_the_queue_though_its_body_is_here(scene: Scene) -
     assert asyncio.get_running_loop().time() - started < 0.4, "it went when its time was over"
     await backend.send(OK)
     assert (await first.response()).status == 200
+
+
+async def test_who_waits_is_not_let_in_beside_a_request_that_is_sent_again(scene: Scene) -> None:
+    """Its idle connection was closed under it: that frees no place at the backend."""
+    first = await asking(scene, get("/1"))
+    backend = await scene.backends["a"].accept()
+    await backend.request()
+    await backend.send(OK)
+    await first.response()
+    await first.send(get("/2"))
+    await backend.request()
+    waits = await asking(scene, get("/3"))
+    await queued(scene, 1)
+    backend.reset()
+    backend = await scene.backends["a"].accept()
+    assert (await backend.request()).target == "/2"
+    assert await scene.backends["a"].no_more()
+    await backend.send(OK)
+    assert (await first.response()).status == 200
+    assert (await backend.request()).target == "/3"
+    await backend.send(OK)
+    assert (await waits.response()).status == 200
+
+
+async def test_who_waits_gets_the_place_of_a_request_that_is_not_sent_again(scene: Scene) -> None:
+    first = await asking(scene, get("/1"))
+    backend = await scene.backends["a"].accept()
+    await backend.request()
+    await backend.send(OK)
+    await first.response()
+    await first.send(get("/2").replace(b"GET", b"POST", 1))
+    await backend.request()
+    waits = await asking(scene, get("/3"))
+    await queued(scene, 1)
+    backend.reset()
+    backend = await scene.backends["a"].accept()
+    assert (await backend.request()).target == "/3"
+    await backend.send(OK)
+    assert (await waits.response()).status == 200
+    assert (await first.response()).status == 502
 
 
 async def test_connections_of_a_pool(scene: Scene) -> None:
