@@ -217,6 +217,9 @@ class Exchange(ExchangeRecord):
         if connection is None or target is None:
             return
         connection.plane.sweeper.unwatch(self)
+        if connection.tunnel is not None:
+            connection.tunnel.close(EXCHANGE_TIMEOUT)
+            return
         if self._waiting:
             self.view = target.pool.view
         if self._waiting and now < self.started + target.timeouts.total:

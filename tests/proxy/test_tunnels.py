@@ -19,6 +19,7 @@ admin: {bind: 127.0.0.1:0}
 listeners: [{bind: 127.0.0.1:0}]
 routes:
   - {match: {path_prefix: /brief}, pool: greeter, timeouts: {tunnel: 500ms}}
+  - {match: {path_prefix: /short}, pool: greeter, timeouts: {total: 500ms}}
   - {pool: greeter}
 pools: {greeter: {backends: [$a], retries: off, outlier_detection: off}}
 """
@@ -138,6 +139,16 @@ async def test_silence_ends_it(scene: Scene) -> None:
     assert await backend.gone()
     record = scene.balancer.api("/api/requests?failure=tunnel_idle")["requests"][0]
     assert (record["status"], record["bytes_in"]) == (101, 4)
+
+
+async def test_the_total_time_ends_it_too(scene: Scene) -> None:
+    client, backend = await tunnel(scene, "/short")
+    await client.send(b"hello")
+    await backend.until(b"hello")
+    assert await client.gone()
+    assert await backend.gone()
+    record = scene.balancer.api("/api/requests?failure=timeout")["requests"][0]
+    assert (record["status"], record["bytes_in"]) == (101, 5)
 
 
 async def test_an_offer_that_is_not_taken(scene: Scene) -> None:
