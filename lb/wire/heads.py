@@ -303,7 +303,7 @@ def parse_response(lines: list[bytes], rules: Rules) -> Response | None:
         elif rule == CONNECTION:
             connection = field.value if connection is None else connection + b"," + field.value
         elif rule == UPGRADE:
-            upgrade = field.value
+            upgrade = upgrade + b"," + field.value if upgrade else field.value
     if connection is None:
         return Response(status, passed, length, not http10)
     keep, named = connection_options(connection)

@@ -192,6 +192,7 @@ async def test_what_is_no_offer(scene: Scene, fields: tuple[str, ...]) -> None:
         head("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade"),
         head("HTTP/1.1 101 Switching Protocols", "Upgrade: chat"),
         head("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: chat, other"),
+        head("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: other", "Upgrade: chat"),
     ],
 )
 async def test_a_backend_that_switches_to_what_nobody_offered(scene: Scene, reply: bytes) -> None:
