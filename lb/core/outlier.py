@@ -100,6 +100,13 @@ class Outliers:
         elif failure is None:
             backend.failed_in_row = 0
 
+    def on_switch(self, backend: Backend, started: float) -> None:
+        """An attempt at a backend that has failed before has become a tunnel, which may last for hours. If it
+        was to try the backend, that has succeeded."""
+        ejection = backend.ejection
+        if ejection is not None and ejection.trial and not (ejection.earlier and started < ejection.opened):
+            self._on_trial(backend, ejection, started, None, False)
+
     def _on_trial(
         self, backend: Backend, ejection: Ejection, started: float, failure: Failure | None, bad: bool
     ) -> None:

@@ -490,6 +490,11 @@ class Pool:
         if self._waiters and not stale:
             self._wake(backend)
 
+    def switched(self, backend: Backend, started: float) -> None:
+        """An attempt goes on as a tunnel. It has still to end."""
+        if backend.failed_in_row and self._outliers is not None:
+            self._outliers.on_switch(backend, started)
+
     def freed(self, backend: Backend) -> None:
         """The place of an attempt that ended `stale` is kept no longer."""
         if self._waiters:

@@ -93,6 +93,7 @@ class Attempt(AttemptRecord):
         if exchange is not None and connection is not None:
             self.head_at = monotonic()
             self.status = response.status
+            self.pool.switched(self.backend, self.started)
             exchange.on_switch(self, connection, response, data)
 
     def on_head(self, response: Response, data: bytes, end: bool) -> None:

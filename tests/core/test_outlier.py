@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lb.core.backend import DISABLED, Backend
-from lb.core.failure import CLIENT_GONE, CONNECT_FAILED, RESET, Failure
+from lb.core.failure import CLIENT_GONE, CONNECT_FAILED, RESET, RESPONSE_CUT, Failure
 from lb.core.pool import Pool
 from lb.core.rules import OutlierRules, PoolRules
 from tests.core.fleet import attempted, ids, made_pool, numbered, passes, picked, served, specs
@@ -245,6 +245,35 @@ class TestComingBack:
         assert out(pool) == ["b0"]
         pool.end(backend, started, RESET)
         assert pool.backends["b0"].ejections == 1
+        pool.end(trial, began, None, 200)
+        assert out(pool) == []
+
+    def test_a_tunnel_has_succeeded_when_it_begins(self) -> None:
+        """It may last for hours, in which the backend would get nothing else."""
+        pool = made()
+        fails(pool, "b0")
+        passes(pool, 10.0)
+        backend, started = self.trial(pool)
+        assert out(pool) == ["b0"]
+        pool.switched(backend, started)
+        assert out(pool) == []
+        fails(pool, "b0", 4)
+        assert out(pool) == []
+        pool.end(backend, started, RESPONSE_CUT, 101)
+        assert out(pool) == ["b0"], "its end is one like any other"
+
+    def test_a_tunnel_of_before_decides_nothing(self) -> None:
+        pool = made()
+        backend = pool.backends["b0"]
+        started = pool.clock.time()
+        pool.start(backend)
+        fails(pool, "b0")
+        passes(pool, 10.0)
+        trial, began = self.trial(pool)
+        pool.switched(backend, started)
+        assert out(pool) == ["b0"]
+        pool.end(backend, started, None, 101)
+        assert out(pool) == ["b0"]
         pool.end(trial, began, None, 200)
         assert out(pool) == []
 
