@@ -52,6 +52,7 @@ class Outliers:
         self.least_status = min(rules.statuses, default=1000)  # an answer below it is none that counts
         self._past: dict[Backend, tuple[int, float]] = {}  # how often doubled, and when it came back
         self._counted: dict[Backend, tuple[int, int]] = {}  # attempts and failures, when last looked at
+        self._stale: dict[Backend, int] = {}  # of the failures, those of idle connections that had broken
         self._timer: Timer | None = None
         self._tried_early = clock.time() - EARLY
         self._look_later()
@@ -86,6 +87,8 @@ class Outliers:
     ) -> None:
         """An attempt has ended, badly or at a backend that has failed before. It was picked at `started`."""
         bad = status in self.rules.statuses
+        if stale:
+            self._stale[backend] = self._stale.get(backend, 0) + 1
         if failure is not None and failure.fault == BACKEND and not stale:
             bad = True
         ejection = backend.ejection
@@ -203,6 +206,7 @@ class Outliers:
             self._release(backend, backend.ejection)
         self._past.pop(backend, None)
         self._counted.pop(backend, None)
+        self._stale.pop(backend, None)
 
     # --- how many ---
 
@@ -259,12 +263,11 @@ class Outliers:
 
     def _counts(self, backend: Backend) -> tuple[int, int]:
         """How many attempts at it have ended so far, and how many of them badly."""
-        failed_without_status = sum(backend.failures.values()) - sum(
-            backend.failures.get(name, 0) for name in _ANSWERED
-        )
+        failures = sum(backend.failures.values()) - self._stale.get(backend, 0)
+        failed_without_status = failures - sum(backend.failures.get(name, 0) for name in _ANSWERED)
         bad_statuses = sum(backend.requests.get(status, 0) for status in self.rules.statuses)
         attempts = sum(backend.requests.values()) + failed_without_status
-        return attempts, sum(backend.failures.values()) + bad_statuses
+        return attempts, failures + bad_statuses
 
 
 def _serves(backend: Backend) -> bool:

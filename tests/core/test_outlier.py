@@ -341,6 +341,17 @@ class TestByRate:
         passes(pool, 10.0)
         assert out(pool) == ["b0"]
 
+    def test_idle_connections_that_had_broken_count_neither_way(self) -> None:
+        pool = made(self.RULES)
+        backend = pool.backends["b0"]
+        for _ in range(20):
+            pool.start(backend)
+            pool.end(backend, pool.clock.time(), RESET, stale=True)
+        self.mixed(pool, "b0", 20, 1)
+        self.mixed(pool, "b1", 10, 10)
+        passes(pool, 10.0)
+        assert out(pool) == ["b1"]
+
     def test_what_was_before_the_rule_does_not_count(self) -> None:
         pool = made_pool(numbered([1] * 4), "round_robin")
         self.mixed(pool, "b0", 0, 100)
