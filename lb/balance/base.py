@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, ClassVar, TypeVar
 
+from lb.core.affinity import KeyReader
 from lb.core.backend import Backend
 from lb.core.clock import Clock
 from lb.core.failure import Failure
@@ -32,12 +33,19 @@ class Balancer:
 
     One that doesn't go by `backend.weight` says `weighted = False`: then the pool sees to it that backends
     which are to get less than others, being new or of a higher tier, do so.
+
+    One that sends requests of the same key to the same backend sets `key_of`, in `__init__`; then it finds
+    the key in `request.key`.
+
+    `checks` are for options of which not every value will do: by the option's name what raises ValueError.
     """
 
     name: ClassVar[str] = ""
     weighted: ClassVar[bool] = True
     reason: str = "the policy's choice"
     looked: Sequence[Backend] = ()
+    key_of: KeyReader | None = None
+    checks: ClassVar[Mapping[str, Callable[[Any], object]]] = {}
 
     def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def examine_policy(name: str, options: dict[str, Any], directory: Path | None) -> Iterator[Found]:
     """What is wrong with them. Puts the options in place as the class expects them."""
     try:
-        known = _options_of(_find(name, directory))
+        policy = _find(name, directory)
+        known = _options_of(policy)
     except ValueError as error:
         yield ("policy",), str(error)
         return
@@ -30,6 +31,8 @@ def examine_policy(name: str, options: dict[str, Any], directory: Path | None) -
         if key in named:
             try:
                 options[key] = option(value, _kind_of(named[key]))
+                if key in policy.checks:
+                    policy.checks[key](options[key])
             except ValueError as error:
                 yield ("options", key), str(error)
         elif accepts_any:

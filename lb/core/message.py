@@ -24,6 +24,7 @@ class Request:
     forwarded_for = b""
     forwarded_host = b""
     forwarded_proto = b""
+    key = b""  # what it has in common with others that are to go to the same backend; see lb.core.affinity
 
     def __init__(self, method: bytes, target: bytes, lines: list[bytes]) -> None:
         self.method = method

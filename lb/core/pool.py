@@ -24,6 +24,7 @@ from operator import attrgetter
 from random import Random
 from typing import ClassVar, NamedTuple, Protocol
 
+from lb.core.affinity import KeyReader
 from lb.core.backend import ACTIVE, DISABLED, Backend, BackendSpec
 from lb.core.budget import RetryBudget
 from lb.core.clock import Clock, Timer
@@ -77,6 +78,7 @@ class Policy(Protocol):
     weighted: ClassVar[bool]
     reason: str
     looked: Sequence[Backend]
+    key_of: KeyReader | None
 
     def pick(self, request: Request | None, backends: Sequence[Backend]) -> Backend: ...
     def rebuild(self, backends: Sequence[Backend]) -> None: ...
@@ -173,6 +175,7 @@ class Pool:
     def _adopt(self, policy: Policy) -> None:
         self.policy = policy
         self.policy_name = type(policy).__dict__.get("name") or _full_name(type(policy))
+        self.key_of = policy.key_of  # sets `request.key` before a pick; None where the policy asks for no key
         self._complained = False
         # A hook that the policy doesn't have is not called.
         self._on_start = _overridden(policy, "on_start")

@@ -102,6 +102,8 @@ class Exchange(ExchangeRecord):
         self.pool = pool.name
         if route.strip:
             rewritten(request, route)
+        if pool.key_of is not None:
+            request.key = pool.key_of(request, self.client)
         if data or not end:
             retries = target.retries
             self._upload = upload = Upload(retries.body if retries is not None else 0)
