@@ -38,6 +38,12 @@ def custom_policy(config: Config) -> None:
     assert config.pools["greeter"].balancer.policy == "my_policy:FewestBytes"
 
 
+def cache(config: Config) -> None:
+    balancer = config.pools["cache"].balancer
+    assert balancer.policy == "ring_hash"
+    assert balancer.options == {"key": "query:user", "bounded_load": 1.25, "vnodes": 160}
+
+
 def resilient(config: Config) -> None:
     pool = config.pools["greeter"]
     assert [backend.tier for backend in pool.backends] == [0, 0, 1]
@@ -79,7 +85,7 @@ def full(config: Config) -> None:
     assert (pool.slow_start, pool.panic_threshold) == (None, None)
 
 
-CHECKS = (minimal, sidecar, routes, health, weighted, custom_policy, resilient, workers, full)
+CHECKS = (minimal, sidecar, routes, health, weighted, custom_policy, cache, resilient, workers, full)
 EXAMPLES = {check.__name__.replace("_", "-"): check for check in CHECKS}
 
 

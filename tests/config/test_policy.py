@@ -103,6 +103,11 @@ def test_a_float_can_be_written_as_a_duration(balancer):
         ("{policy: 'OWN:Needs'}", "policy: OWN:Needs needs the option 'key'"),
         ("OWN:Needs", "balancer: OWN:Needs needs the option 'key'"),
         ("{policy: p2c, choices: 2}", "choices: p2c has no option"),
+        ("{policy: ring_hash, key: ip}", "key: must be header:NAME, cookie:NAME, client, path or query:NAME"),
+        ("{policy: maglev, key: 'cookie:'}", "key: must have the name of a cookie behind cookie:, not ''"),
+        ("{policy: maglev, vnodes: 3}", "vnodes: maglev has no option 'vnodes' (it has: key, bounded_load)"),
+        ("{policy: ring_hash, vnodes: 0}", "vnodes: must be at least 1, not 0"),
+        ("{policy: rendezvous, bounded_load: 0.9}", "bounded_load: must be at least 1, not 0.9"),
         ("OWN:Tune", "balancer: can't use OWN:Tune: module 'OWN' has no attribute 'Tune'"),
         (
             "OWN:NoPolicy",
@@ -126,6 +131,7 @@ def test_mistakes(written, problem, balancer):
 
 def test_the_place_of_a_wrong_option(balancer):
     assert balancer("{policy: p2c, choices: 2}")[0].startswith("4:29: pools.p.balancer.choices: ")
+    assert balancer("{policy: maglev, key: ip}")[0].startswith("4:37: pools.p.balancer.key: ")
     assert balancer("{policy: 'OWN:Tuned', \n      choices: x}")[0].startswith(
         "5:16: pools.p.balancer.choices: "
     )
