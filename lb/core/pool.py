@@ -453,14 +453,15 @@ class Pool:
         received: int = 0,
         ended: float = 0.0,
         stale: bool = False,
+        kept: bool = False,
     ) -> None:
         """An attempt ends, with its last byte or its failure. Exactly once per start.
 
         `started` is when it was picked, by the pool's clock; `first_byte` when the response head came (0:
         never); `status` is 0 where there was no answer; `sent` and `received` are bytes of the bodies;
         `ended` is now, where the caller has just asked the clock. `stale` is a failure because an idle
-        connection had been closed under it: it says nothing of how the backend is, and its place is kept for
-        the next attempt of the same exchange, until `freed` tells that there is none, or that it has begun.
+        connection had been closed under it: it says nothing of how the backend is. Its place may be `kept`
+        for another attempt of the same exchange, until `freed` tells that this has begun, or isn't to be.
         """
         own = backend.own = backend.own - 1
         self.in_flight -= 1
@@ -490,7 +491,7 @@ class Pool:
             backend.failed_in_row or failure is not None or status >= outliers.least_status
         ):
             outliers.on_end(backend, started, failure, status, stale)
-        if self._waiters and not stale:
+        if self._waiters and not kept:
             self._wake(backend)
 
     def switched(self, backend: Backend, started: float) -> None:
@@ -499,7 +500,7 @@ class Pool:
             self._outliers.on_switch(backend, started)
 
     def freed(self, backend: Backend) -> None:
-        """The place of an attempt that ended `stale` is kept no longer."""
+        """The place of an attempt that has ended is kept no longer."""
         if self._waiters:
             self._wake(backend)
 

@@ -103,11 +103,14 @@ class Attempt(AttemptRecord):
         self.head_at = now = monotonic()
         self.status = response.status
         self.received = len(data)
+        bad = response.status >= 400  # then another attempt may follow
         if end:
-            self._end(None, now)
+            self._end(None, now, kept=bad)
         else:
             connection.deadline = now + self.timeouts.idle if exchange.request_complete else NEVER
         exchange.on_response(self, response, data, end, now)
+        if bad:
+            self.pool.freed(self.backend)
 
     def on_data(self, data: bytes) -> None:
         exchange, connection = self._exchange, self.connection
@@ -127,7 +130,7 @@ class Attempt(AttemptRecord):
     def on_error(self, failure: Failure) -> None:
         exchange = self._exchange
         if exchange is not None:
-            self._end(failure, monotonic())
+            self._end(failure, monotonic(), kept=True)
             exchange.on_failure(self, failure)
             self.pool.freed(self.backend)  # no sooner: another attempt takes its place first
 
@@ -172,9 +175,9 @@ class Attempt(AttemptRecord):
     def drop(self, now: float) -> None:
         """Its answer is not wanted, though nothing went wrong with it."""
         if self._exchange is not None:
-            self._end(None, now, False)
+            self._end(None, now, whole=False, kept=True)
 
-    def _end(self, failure: Failure | None, now: float, whole: bool = True) -> None:
+    def _end(self, failure: Failure | None, now: float, whole: bool = True, kept: bool = False) -> None:
         exchange, connection = self._exchange, self.connection
         assert exchange is not None
         self._exchange = self.connection = None
@@ -199,4 +202,5 @@ class Attempt(AttemptRecord):
             self.received,
             now,
             stale,
+            kept,
         )

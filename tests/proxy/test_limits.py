@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.e2e.process import until
 from tests.e2e.scene import Scene
-from tests.e2e.wire import OK, Wire, get, head
+from tests.e2e.wire import OK, Wire, answer, get, head
 
 CONFIG = """
 access_log: off
@@ -17,6 +19,7 @@ routes:
   - {match: {path_prefix: /keyed}, pool: free, rate_limit: {requests: 1, per: 1m, key: "header:x-user"}}
   - {match: {path_prefix: /free}, pool: free}
   - {match: {path_prefix: /few}, pool: few}
+  - {match: {path_prefix: /again}, pool: again}
   - {match: {path_prefix: /short}, pool: one, timeouts: {total: 300ms}}
   - {pool: one}
 pools:
@@ -27,6 +30,12 @@ pools:
   few:
     balancer: round_robin
     limits: {connections: 2, queue: off}
+    backends: [{id: a, address: $a}, {id: b, address: $b}]
+  again:
+    balancer: round_robin
+    outlier_detection: off
+    limits: {requests: 1, queue_timeout: 3s}
+    retries: {min_per_second: 1000}
     backends: [{id: a, address: $a}, {id: b, address: $b}]
   free:
     backends: [{id: a, address: $a}]
@@ -44,7 +53,7 @@ async def queued(scene: Scene, number: int) -> None:
     """Waits until so many are in the queue."""
 
     def there() -> bool:
-        return scene.balancer.metric("lb_pool_queue_length", pool="one") == number
+        return scene.balancer.metric("lb_pool_queue_length") == number
 
     await asyncio.to_thread(until, there, f"{number} in the queue", 5)
 
@@ -189,6 +198,44 @@ async def test_who_waits_gets_the_place_of_a_request_that_is_not_sent_again(scen
     await backend.send(OK)
     assert (await waits.response()).status == 200
     assert (await first.response()).status == 502
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [b"nonsense\r\n\r\n", answer(status="503 Service Unavailable")],
+)
+async def test_another_attempt_goes_before_those_who_wait(scene: Scene, failure: bytes) -> None:
+    first = await asking(scene, get("/again/1"))
+    failing = await scene.first()
+    await failing.request()
+    await asking(scene, get("/again/2"))
+    await queued(scene, 1)
+    await failing.send(failure)
+    other = await scene.first()
+    assert (await other.request()).target == "/again/1"
+    await queued(scene, 1)
+    await other.send(OK)
+    assert (await first.response()).status == 200
+    await queued(scene, 0)
+
+
+async def test_an_error_that_is_passed_on_frees_its_place(scene: Scene) -> None:
+    first = await asking(scene, get("/1"))
+    backend = await scene.backends["a"].accept()
+    await backend.request()
+    waits = await asking(scene, get("/2"))
+    await queued(scene, 1)
+    await backend.send(answer(b"no", status="404 Not Found"))
+    assert (await first.response()).status == 404
+    assert (await backend.request()).target == "/2"
+    await backend.send(head("HTTP/1.1 500 Internal Server Error", "Content-Length: 4"))
+    last = await asking(scene, get("/3"))
+    await queued(scene, 1)
+    await backend.send(b"oops")
+    assert (await waits.response()).status == 500
+    assert (await backend.request()).target == "/3"
+    await backend.send(OK)
+    assert (await last.response()).status == 200
 
 
 async def test_connections_of_a_pool(scene: Scene) -> None:
