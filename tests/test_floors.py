@@ -73,7 +73,7 @@ def test_the_test_sees_an_upward_import(tmp_path: Path) -> None:
 
 def test_policies_stay_small() -> None:
     """A policy is a file of under 40 lines."""
-    shared = {"__init__.py", "base.py", "hashing.py", "load.py", "meters.py"}
+    shared = {"__init__.py", "base.py", "choosers.py", "hashing.py", "load.py", "meters.py"}
     long = {
         file.name: count
         for file in (LB / "balance").glob("*.py")

@@ -22,6 +22,26 @@ def _does_nothing(hook: _Hook) -> _Hook:
     return hook
 
 
+def at_least(least: float) -> Callable[[Any], None]:
+    """A check of an option."""
+
+    def check(value: float) -> None:
+        if value < least:
+            raise ValueError(f"must be at least {least}, not {value}")
+
+    return check
+
+
+def above(limit: float) -> Callable[[Any], None]:
+    """A check of an option."""
+
+    def check(value: float) -> None:
+        if value <= limit:
+            raise ValueError(f"must be more than {limit}, not {value}")
+
+    return check
+
+
 class Balancer:
     """Picks one backend of the eligible ones. Pure: no I/O, no wall clock, no module state.
 

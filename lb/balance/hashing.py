@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from math import ceil
 from random import Random
 from struct import unpack
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from lb.balance.base import Balancer
+from lb.balance.base import Balancer, at_least
 from lb.balance.p2c import PowerOfTwo
 from lb.core.affinity import key_reader
 from lb.core.backend import Backend
@@ -88,16 +88,6 @@ class Ring:
     def at(self, point: int) -> Backend:
         """Whose point this is."""
         return self._at[point % SIZE]
-
-
-def at_least(least: float) -> Callable[[Any], None]:
-    """A check of an option."""
-
-    def check(value: float) -> None:
-        if value < least:
-            raise ValueError(f"must be at least {least}, not {value}")
-
-    return check
 
 
 class InFlight:

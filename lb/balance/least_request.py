@@ -1,39 +1,39 @@
-"""Least requests in flight, over all backends."""
+"""Least requests in flight."""
 
 from collections.abc import Sequence
+from random import Random
+from typing import ClassVar
 
-from lb.balance.base import Balancer
-from lb.balance.load import Ranking
+from lb.balance.base import Balancer, at_least
+from lb.balance.choosers import Drawn, Least
+from lb.balance.meters import busy
 from lb.core.backend import Backend
+from lb.core.clock import Clock
 from lb.core.failure import Failure
 from lb.core.message import Request
 
 
 class LeastRequest(Balancer, name="least_request"):
-    """The one with the fewest requests in flight for its weight. Exact, in O(log n).
+    """The one with the fewest requests in flight for its weight: of all, or of `choices` drawn at random."""
 
-    Equally busy ones take turns by weight (start-time fair queueing): an idle fleet gets its shares.
-    """
+    checks: ClassVar = {"choices": at_least(0)}
 
-    reason = "the least busy for its weight"
+    def __init__(self, clock: Clock, rng: Random, choices: int = 0) -> None:
+        super().__init__(clock, rng)
+        self.chooser = Drawn(choices, busy, rng) if choices else Least()
+        self.reason = self.chooser.reason
+        if choices:
+            self.on_start, self.on_end = super().on_start, super().on_end  # type: ignore[method-assign]
 
     def rebuild(self, backends: Sequence[Backend]) -> None:
-        turns = getattr(self, "turns", {})
-        self.now = min(turns.values(), default=0.0)
-        # No one is further ahead than by one turn, whatever the weights were before.
-        self.turns = {b: min(turns.get(b, self.now), self.now + 1 / b.weight) for b in backends}
-        self.ranking = Ranking(backends, lambda b: (b.in_flight / b.weight, self.turns[b]))
+        self.chooser.rebuild(backends)
 
     def pick(self, request: Request | None, backends: Sequence[Backend]) -> Backend:
-        first = self.ranking.first(backends)
-        self.looked = (first,)
-        return first
+        self.looked = self.chooser.pick(backends)
+        return self.looked[0]
 
     def on_start(self, backend: Backend) -> None:
-        if backend in self.turns:
-            self.now = max(self.now, self.turns[backend])
-            self.turns[backend] = self.now + 1 / backend.weight
-            self.ranking.changed(backend)
+        self.chooser.started(backend)
 
     def on_end(self, backend: Backend, started: float, failure: Failure | None) -> None:
-        self.ranking.changed(backend)
+        self.chooser.ended(backend)

@@ -54,6 +54,11 @@ def two_of(shares: Shares, rng: Random) -> tuple[Backend, Backend]:
     return backends[i], backends[bisect_right(ends, drawn if drawn < start else drawn + end - start)]
 
 
+def any_two(shares: Shares, rng: Random) -> tuple[Backend, Backend]:
+    """Two drawn by weight, which may be one and the same."""
+    return shares.draw(rng), shares.draw(rng)
+
+
 class Ranking:
     """The backend of the lowest rank at hand, while ranks change one at a time: O(log n) a change.
 

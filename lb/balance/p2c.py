@@ -1,34 +1,39 @@
 """The power of two choices (Mitzenmacher, 2001)."""
 
 from collections.abc import Sequence
+from random import Random
 
 from lb.balance.base import Balancer
-from lb.balance.load import Shares, two_of
+from lb.balance.load import Shares, any_two, two_of
 from lb.core.backend import Backend
+from lb.core.clock import Clock
 from lb.core.message import Request
 
 
 class PowerOfTwo(Balancer, name="p2c"):
     """Of two drawn at random, the less busy: O(1), and the busiest of all is never picked.
 
-    With different weights drawing is O(log n); where those of the two differ, the chance of each is as its
-    weight over its requests in flight (and this one), so that idle backends get just their shares.
+    Drawing by weight is O(log n); of two different weights, the chance is as weight over requests in flight
+    (and this one): idle ones get just their shares. With `replacement` both may be the same, as in Envoy.
     """
 
     reason = "not the busier of two drawn at random"
     shares = Shares(())
+
+    def __init__(self, clock: Clock, rng: Random, replacement: bool = False) -> None:
+        super().__init__(clock, rng)
+        self.draw = any_two if replacement else two_of
 
     def rebuild(self, backends: Sequence[Backend]) -> None:
         self.shares = Shares(backends)
 
     def pick(self, request: Request | None, backends: Sequence[Backend]) -> Backend:
         shares = self.shares if backends is self.shares.backends else Shares(backends)
-        self.looked = a, b = two_of(shares, self.rng)
+        self.looked = a, b = self.draw(shares, self.rng)
         busy_a, busy_b = a.in_flight, b.in_flight
         if busy_a == busy_b:
             return a  # drawn first by weight: exactly its share
         if a.weight == b.weight:
             return a if busy_a < busy_b else b
-        for_a = a.weight / (busy_a + 1)
-        for_b = b.weight / (busy_b + 1)
+        for_a, for_b = a.weight / (busy_a + 1), b.weight / (busy_b + 1)
         return a if self.rng.random() * (for_a + for_b) < for_a else b

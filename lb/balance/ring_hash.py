@@ -3,7 +3,8 @@
 from random import Random
 from typing import ClassVar
 
-from lb.balance.hashing import Keyed, Ring, at_least
+from lb.balance.base import at_least
+from lb.balance.hashing import Keyed, Ring
 from lb.core.backend import Backend
 from lb.core.clock import Clock
 

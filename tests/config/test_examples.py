@@ -44,6 +44,12 @@ def cache(config: Config) -> None:
     assert balancer.options == {"key": "query:user", "bounded_load": 1.25, "vnodes": 160}
 
 
+def latency(config: Config) -> None:
+    balancer = config.pools["greeter"].balancer
+    assert balancer.policy == "peak_ewma"
+    assert balancer.options == {"decay": 10.0, "penalty": 2.0}
+
+
 def resilient(config: Config) -> None:
     pool = config.pools["greeter"]
     assert [backend.tier for backend in pool.backends] == [0, 0, 1]
@@ -85,7 +91,7 @@ def full(config: Config) -> None:
     assert (pool.slow_start, pool.panic_threshold) == (None, None)
 
 
-CHECKS = (minimal, sidecar, routes, health, weighted, custom_policy, cache, resilient, workers, full)
+CHECKS = (minimal, sidecar, routes, health, weighted, custom_policy, cache, latency, resilient, workers, full)
 EXAMPLES = {check.__name__.replace("_", "-"): check for check in CHECKS}
 
 
