@@ -12,7 +12,7 @@ class Rendezvous(Keyed, name="rendezvous"):
 
     The nearest, for its weight, wins (multi-probe hashing, Appleton and O'Reilly, 2015). A score depends on
     the key and that backend alone, so who comes or goes moves its own keys only, and so does a weight.
-    O(different weights * log n); shares differ by 5 %, with a tenth of a ring's points.
+    O(different weights * log n); shares differ by 6 %, with a tenth of a ring's points.
     """
 
     place = "the best score for its key"
