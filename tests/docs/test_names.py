@@ -13,7 +13,7 @@ from lb.cli import main
 from tests.docs.pages import PAGES, ROOT, commands, spans
 from tests.test_floors import IO
 
-ROOMS_TO_COME = {"lb/discovery/", "lb/simulate/"}
+ROOMS_TO_COME = {"lb/discovery/"}
 MADE = {"benchmarks/results/"}
 
 

@@ -1,0 +1,99 @@
+"""Runs policies one after the other in the same world, and says what came of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from math import ceil, fsum
+from typing import Any
+
+from lb.simulate.scenario import Scenario
+from lb.simulate.world import Contestant, World
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a backend had of the traffic."""
+
+    id: str
+    weight: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a policy. Latencies in seconds, of the requests that went well; 0 without any."""
+
+    policy: str
+    requests: int
+    failed: int
+    failures: dict[str, int]
+    latency: dict[str, float]
+    fairness: float
+    retries: int
+    ejections: int
+    policy_errors: int
+    backends: tuple[Shared, ...] = field(default=())
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def simulate(
+    scenario: Scenario,
+    contestants: Iterable[Contestant],
+    seed: int = 1,
+    told: Callable[[str, float], object] = lambda label, share: None,
+) -> Iterator[Result]:
+    """One result after the other. `told` hears which policy is at work and how far it is, from 0 to 1.
+
+    All of them get the same requests at the same times, as long as these don't depend on the answers.
+    """
+    for contestant in contestants:
+        world = World(scenario, contestant, seed)
+        label = contestant.label
+        world.run(lambda share, label=label: told(label, share))  # type: ignore[misc]
+        yield result_of(world)
+
+
+def result_of(world: World) -> Result:
+    """What came of a world that has run."""
+    latencies = sorted(world.latencies)
+    failed = sum(world.failures.values())
+    backends = [backend for pool in world.pools for backend in pool.backends.values()]
+    return Result(
+        world.contestant.label,
+        len(latencies) + failed,
+        failed,
+        dict(sorted(world.failures.items())),
+        summary(latencies),
+        fairness(world),
+        sum(backend.retries for backend in backends),
+        sum(backend.ejections for backend in backends),
+        sum(pool.policy_errors for pool in world.pools),
+        tuple(Shared(each.id, each.server.weight, each.taken) for each in world.machines),
+    )
+
+
+def summary(ordered: list[float]) -> dict[str, float]:
+    """Mean, quantiles and maximum of sorted values. A quantile is a value that occurred: the nearest rank."""
+    if not ordered:
+        return {"mean": 0.0} | dict.fromkeys(QUANTILES, 0.0) | {"max": 0.0}
+    quantiles = {name: ordered[max(0, ceil(q * len(ordered)) - 1)] for name, q in QUANTILES.items()}
+    return {"mean": fsum(ordered) / len(ordered)} | quantiles | {"max": ordered[-1]}
+
+
+def fairness(world: World) -> float:
+    """How evenly attempts were spread, for weight and time in the pool: 1 is evenly, 1/n is all to one of n.
+
+    Jain's index (Jain, Chiu and Hawe, 1984).
+    """
+    rates = [
+        machine.taken / (machine.server.weight * world.present(machine))
+        for machine in world.machines
+        if machine.server.weight and world.present(machine)
+    ]
+    squares = sum(rate * rate for rate in rates)
+    return sum(rates) ** 2 / (len(rates) * squares) if squares else 1.0
