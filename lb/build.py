@@ -25,6 +25,7 @@ from lb.proxy.plane import Identification
 from lb.proxy.upstream import UpstreamOptions
 
 if TYPE_CHECKING:
+    from lb.config.scenario import SimulatedPool
     from lb.control.prober import HealthCheck
 
 log = logging.getLogger("lb")
@@ -71,13 +72,18 @@ def backend_specs(config: PoolConfig) -> list[BackendSpec]:
 
 
 def pool_rules(name: str, config: Config) -> PoolRules:
-    """The rules of a pool. HTTP/1.1 has one request at a time on a connection, so that a limit of one is a
-    limit of the other."""
+    """The rules of a pool."""
     pool = config.pools[name]
-    limits = pool.limits
-    retries = None if pool.retries is None else _retry_rules(pool.retries)
+    retries = None if pool.retries is None else retry_rules(pool.retries)
     if retries is None and any(_retries(route, pool) for route in config.routes if name in route.targets):
         retries = RetryRules()  # a budget for the routes that have some
+    return rules_of(pool, retries)
+
+
+def rules_of(pool: PoolConfig | SimulatedPool, retries: RetryRules | None) -> PoolRules:
+    """The rules that a pool has in the file. HTTP/1.1 has one request at a time on a connection, so that a
+    limit of one is a limit of the other."""
+    limits = pool.limits
     return PoolRules(
         pool.slow_start or 0.0,
         pool.panic_threshold or 0.0,
@@ -111,7 +117,7 @@ def _outlier_rules(config: OutlierDetection) -> OutlierRules:
     )
 
 
-def _retry_rules(config: Retries) -> RetryRules:
+def retry_rules(config: Retries) -> RetryRules:
     return RetryRules(
         config.attempts, config.budget, config.min_per_second, config.body, config.statuses.members
     )
@@ -119,7 +125,7 @@ def _retry_rules(config: Retries) -> RetryRules:
 
 def _retries(route: RouteConfig, pool: PoolConfig) -> RetryRules | None:
     found = route.retries_with(pool)
-    return None if found is None else _retry_rules(found)
+    return None if found is None else retry_rules(found)
 
 
 def build_routes(config: Config, pools: Mapping[str, Pool]) -> Routes:

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from lb.config import Config
 
 DEFAULT_ADMIN = "http://127.0.0.1:9901"
+WIDE = 110
+"""Columns of a table that isn't for a terminal."""
+
+_Loaded = TypeVar("_Loaded")
 
 config_option = click.option(
     "-c",
@@ -180,13 +184,73 @@ def demo(once: bool, port: int, admin_port: int, requests: int) -> None:
         sys.exit(130)
 
 
+@main.command()
+@click.argument("names", nargs=-1, metavar="[POLICY]...")
+@click.option(
+    "-c",
+    "--scenario",
+    "scenario_file",
+    metavar="SCENARIO",
+    type=click.Path(path_type=Path),
+    help="The scenario, a YAML file. One slow replica of four if left out.",
+)
+@click.option("--workers", type=click.IntRange(1, 256), help="So many workers, whatever the scenario says.")
+@click.option("--seed", default=1, show_default=True, help="The same one gives the same result, to the byte.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def simulate(
+    names: tuple[str, ...], scenario_file: Path | None, workers: int | None, seed: int, as_json: bool
+) -> None:
+    """Run policies on virtual time, and print what came of each side by side.
+
+    A POLICY is a name, module:Class, or file.py:Class. With none, those of the scenario; else all there are.
+    """
+    from rich.console import Console
+
+    from lb.config.scenario import load_scenario
+    from lb.scenarios import WrongPolicy, contestants, scenario, with_workers
+    from lb.simulate import report
+    from lb.simulate.default import ONE_SLOW_REPLICA
+    from lb.simulate.progress import showing_progress
+    from lb.simulate.run import simulate as run
+    from lb.simulate.world import CannotRun
+
+    logging.getLogger("lb").setLevel(logging.ERROR)  # what backends go through here is no news
+    spec, world, directory = None, ONE_SLOW_REPLICA, Path.cwd()
+    if scenario_file is not None:
+        file = scenario_file
+        spec = _loaded(lambda: load_scenario(file))
+        world = scenario(spec, file.stem)
+    if workers is not None:
+        world = with_workers(world, workers)
+    try:
+        chosen = contestants(
+            names, spec, directory if names or scenario_file is None else scenario_file.parent
+        )
+    except WrongPolicy as error:
+        fail(str(error))
+    try:
+        with showing_progress(Console(stderr=True), len(chosen)) as told:
+            results = list(run(world, chosen, seed, told))
+    except CannotRun as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if as_json:
+        click.echo(json.dumps(report.as_json(world, seed, results), indent=2))
+    else:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = WIDE
+        console.print(report.as_table(world, seed, results))
+
+
 def _load(config_file: Path) -> Config:
     from lb.config import load
 
     return _loaded(lambda: load(config_file))
 
 
-def _loaded(load: Callable[[], Config]) -> Config:
+def _loaded(load: Callable[[], _Loaded]) -> _Loaded:
     """What is loaded, or the end with every problem."""
     from lb.config import ConfigError
 

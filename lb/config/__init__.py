@@ -13,9 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from lb.config.loader import parse, read_text
+from lb.config.loader import read_text, validated
 from lb.config.model import (
     AccessLog,
     Admin,
@@ -80,7 +78,7 @@ def loads(text: str, name: str = "<string>", directory: Path | None = None) -> C
 
     A policy of the user's own is looked for in the directory too, if one is given.
     """
-    return _validated(text, name, directory)
+    return validated(Config, text, name, directory)
 
 
 def json_schema() -> dict[str, Any]:
@@ -88,16 +86,3 @@ def json_schema() -> dict[str, Any]:
     from lb.config import schema  # here: it is seldom asked for
 
     return schema.json_schema()
-
-
-def _validated(text: str, name: str, directory: Path | None) -> Config:
-    document, problems = parse(text, name)
-    try:
-        config = Config.model_validate(document.value, context={"directory": directory})
-    except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            problems.append(document.problem(detail["loc"], detail["ctx"]["words"]))
-        raise ConfigError(problems) from None
-    if problems:
-        raise ConfigError(problems)
-    return config

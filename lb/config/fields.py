@@ -54,7 +54,7 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)
 """A field name or a method (RFC 9110, section 5.6.2)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Written:
     """A field with a language of its own: its reader, its JSON Schema, and how it is written back."""
 
@@ -108,7 +108,7 @@ class Inherited:
         return core_schema.nullable_schema(handler(source))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class OrShort:
     """A mapping that may be written as just the value of its main key.
 
@@ -160,6 +160,20 @@ def whole(least: int, most: int, *words: str) -> Written:
 
     schema: JsonSchema = {"type": "integer", "minimum": least, "maximum": most}
     return Written(read, {"anyOf": [schema, {"enum": list(words)}]} if words else schema)
+
+
+def number(least: float = 0, more_than: float | None = None, most: float = 1e9) -> Written:
+    """A number within bounds, the lower one included or not, the upper one always."""
+    bounds = f"from {least:g} to {most:g}" if more_than is None else f"above {more_than:g}, up to {most:g}"
+
+    def read(value: object) -> float:
+        found = as_float(value)
+        if found is None or not least <= found <= most or (more_than is not None and found <= more_than):
+            raise ValueError(f"must be a number {bounds}, not {shown(value)}")
+        return found
+
+    lower = {"minimum": least} if more_than is None else {"exclusiveMinimum": more_than}
+    return Written(read, {"type": "number", "maximum": most} | lower)
 
 
 def duration(least: float = 0, more_than: float | None = None, most: float = 8760 * 3600) -> Written:

@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
 from lb.config.problem import ConfigError, Problem
-from lb.config.section import AT_KEY
+from lb.config.section import AT_KEY, Section
 from lb.config.written import Plain, is_nothing, quoted, shown
 
 _DEEPEST = 32
@@ -25,6 +26,8 @@ _STRUCTURE_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq
 _MERGE = "<<"
 
 _SIMPLE_KEY = re.compile(r"[\w*-][\w.*-]{0,62}", re.ASCII)
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 Mark = tuple[int, int]
 """Line and column, from 1."""
@@ -125,7 +128,23 @@ def read_text(path: str | FilePath) -> str:
         raise error("is not UTF-8 text from here on", before.count(b"\n") + 1, column) from None
 
 
-def parse(text: str, name: str) -> tuple[Document, list[Problem]]:
+def validated(
+    model: type[AnySection], text: str, name: str, directory: FilePath | None, needs: str = "pools"
+) -> AnySection:
+    """The model of a text. Raises ConfigError with every problem. `needs` is a key that must be there."""
+    document, problems = parse(text, name, needs)
+    try:
+        found = model.model_validate(document.value, context={"directory": directory})
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            problems.append(document.problem(detail["loc"], detail["ctx"]["words"]))
+        raise ConfigError(problems) from None
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def parse(text: str, name: str, needs: str = "pools") -> tuple[Document, list[Problem]]:
     """The document, and what is wrong with it so far (keys that are there twice, say).
 
     Raises ConfigError where there is no document to go on with.
@@ -135,9 +154,9 @@ def parse(text: str, name: str) -> tuple[Document, list[Problem]]:
     builder = _Builder(name)
     value, root = builder.build(node) if node is not None else (None, Place((1, 1)))
     if is_nothing(value):
-        raise ConfigError([Problem(name, *root.value, "the file is empty: it needs pools")])
+        raise ConfigError([Problem(name, *root.value, f"the file is empty: it needs {needs}")])
     if not isinstance(value, dict):
-        words = f"the file must be a mapping with keys such as pools, not {shown(value)}"
+        words = f"the file must be a mapping with keys such as {needs}, not {shown(value)}"
         raise ConfigError([Problem(name, *root.value, words)])
     return Document(name, value, root), builder.problems
 

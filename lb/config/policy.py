@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
     from lb.balance import Balancer
 
 
+_FILE = ".py:"
+
+
 def examine_policy(name: str, options: dict[str, Any], directory: Path | None) -> Iterator[Found]:
     """What is wrong with them. Puts the options in place as the class expects them."""
     try:
-        policy = _find(name, directory)
+        policy = find_policy(name, directory)
         known = _options_of(policy)
     except ValueError as error:
         yield ("policy",), str(error)
@@ -44,10 +48,14 @@ def examine_policy(name: str, options: dict[str, Any], directory: Path | None) -
             yield ("policy",), f"{name} needs the option {quoted(key)}"
 
 
-def _find(name: str, directory: Path | None) -> type[Balancer]:
+def find_policy(name: str, directory: Path | None) -> type[Balancer]:
+    """The class of a name, of `module:Class` or of `file.py:Class`. Raises ValueError that says why there is
+    none. Modules are looked for in the directory, too; a file is meant from where we are."""
     from lb.balance import policies, policy_class  # here, so that importing the models stays quick
 
     try:
+        if _FILE in name:
+            return _from_file(name)
         with _importing_from(directory):
             return policy_class(name)
     except KeyError as error:
@@ -60,6 +68,31 @@ def _find(name: str, directory: Path | None) -> type[Balancer]:
         raise ValueError(f"can't use {name}: {_on_one_line(error)}") from error
     except (Exception, SystemExit) as error:  # whatever a module of the user's does when it is imported
         raise _import_failed(name, error) from error
+
+
+def _from_file(name: str) -> type[Balancer]:
+    """A class of a file, whatever the file is called. What lies beside it can be imported there."""
+    from lb.balance import policy_class
+
+    path_name, _, class_name = name.rpartition(":")
+    path = Path(path_name).resolve()
+    if not path.is_file():
+        raise ImportError(f"there is no file {path_name}")
+    module_name = path.stem
+    if getattr(sys.modules.get(module_name), "__file__", None) != str(path):
+        if module_name in sys.modules:  # another module has its name already: one of Python's own, say
+            module_name = f"{module_name}_at_{path.parent}".replace(".", "_")
+        spec = spec_from_file_location(module_name, path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path_name} is no Python module")
+        module = sys.modules[module_name] = module_from_spec(spec)
+        try:
+            with _importing_from(path.parent):
+                spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[module_name]
+            raise
+    return policy_class(f"{module_name}:{class_name}")
 
 
 def _import_failed(name: str, error: BaseException) -> ValueError:

@@ -28,7 +28,7 @@ from lb.config.written import quoted
 
 _backend_address = address("127.0.0.1", least_port=1)
 _POLICY = r"([A-Za-z_][A-Za-z0-9_]*|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)"
-_policy_name = text("the name of a policy or module:Class", _POLICY, "p2c")
+policy_name = text("the name of a policy or module:Class", _POLICY, "p2c")
 
 
 class BalancerSpec(Section):
@@ -36,7 +36,7 @@ class BalancerSpec(Section):
 
     required: ClassVar = {"policy": "a policy, as in policy: p2c"}
 
-    policy: Annotated[str, _policy_name] = Field(
+    policy: Annotated[str, policy_name] = Field(
         description="A policy that comes along (`p2c`, `least_request`, `round_robin`, `random`, …), or "
         "`module:Class` of your own, looked for beside the configuration file and on Python's path."
     )
@@ -46,7 +46,7 @@ class BalancerSpec(Section):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        policy = readable(_policy_name.read, data.get("policy"))
+        policy = readable(policy_name.read, data.get("policy"))
         options = data.get("options", {})
         if policy is not None and isinstance(options, Mapping):
             data["options"] = dict(options)
@@ -185,7 +185,7 @@ class Pool(Section):
 
     required: ClassVar = {"backends": "backends, as in backends: [127.0.0.1:9001]"}
 
-    balancer: Annotated[BalancerSpec, OrShort("policy", _policy_name.json_schema, rest="options")] = Field(
+    balancer: Annotated[BalancerSpec, OrShort("policy", policy_name.json_schema, rest="options")] = Field(
         default=BalancerSpec.model_construct(policy="p2c", options={}),
         json_schema_extra={"default": "p2c"},
         description="The policy: its name, or `{policy: NAME}` with its options beside.",

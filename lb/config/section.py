@@ -33,6 +33,11 @@ class Section(BaseModel):
     """What to say where a key that has no default is missing."""
 
     @classmethod
+    def written_keys(cls) -> tuple[str, ...]:
+        """The keys of the section, as they are written."""
+        return tuple(field.alias or name for name, field in cls.model_fields.items())
+
+    @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
         """What is wrong with the section as a whole. May also fill in `data` what the file leaves out.
 
@@ -63,11 +68,13 @@ class Section(BaseModel):
     def _missing_space(cls, data: Any) -> str:
         """`bind:8080` is a text, where `bind: 8080` is a mapping."""
         key, colon, value = data.partition(":") if isinstance(data, str) else ("", "", "")
-        return suggestion(f"{key}: {value}") if colon and key in cls.model_fields and _is_short(data) else ""
+        return (
+            suggestion(f"{key}: {value}") if colon and key in cls.written_keys() and _is_short(data) else ""
+        )
 
     @classmethod
     def _in_plain_words(cls, details: list[ErrorDetails]) -> Iterator[Found]:
-        known = tuple(cls.model_fields)
+        known = cls.written_keys()
         unknown = [str(detail["loc"][-1]) for detail in details if detail["type"] == "extra_forbidden"]
         meant = {nearest(key, known) for key in unknown}
         for detail in details:
@@ -89,7 +96,7 @@ class Section(BaseModel):
         elif kind == "missing":
             path, words = (AT_KEY,), f"needs {cls.required.get(str(path[-1]), repr(path[-1]))}"
         elif kind == "extra_forbidden":
-            words = _unknown_key(str(path[-1]), tuple(cls.model_fields))
+            words = _unknown_key(str(path[-1]), cls.written_keys())
             path += (AT_KEY,)
         elif kind in ("tuple_type", "list_type"):
             better = suggestion(f"[{value}]") if _is_short(value) else ""

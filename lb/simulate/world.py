@@ -40,6 +40,10 @@ class Contestant:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+class CannotRun(Exception):
+    """A policy can't be made."""
+
+
 class World:
     """One run of one policy."""
 
@@ -73,7 +77,10 @@ class World:
     def _pool(self, number: int, seed: int) -> Pool:
         scenario, contestant = self.scenario, self.contestant
         rng = Random(f"{seed}/policy/{number}")
-        policy = contestant.policy(self.clock, rng, **contestant.options)
+        try:
+            policy = contestant.policy(self.clock, rng, **contestant.options)
+        except Exception as error:
+            raise CannotRun(f"{contestant.label} can't be made: {type(error).__name__}: {error}") from error
         rng = Random(f"{seed}/pool/{number}")
         pool = Pool(scenario.name, policy, self.clock, rules=scenario.rules, rng=rng)
         table = self._table(number) if scenario.shared else None

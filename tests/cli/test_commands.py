@@ -50,7 +50,7 @@ def test_help(arguments: list[str]) -> None:
     assert (done.returncode, "Usage: " in done.stdout, done.stderr) == (0, True, "")
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "demo", "schema", "explain"])
+@pytest.mark.parametrize("command", ["serve", "check", "demo", "schema", "explain", "simulate"])
 def test_help_names_each_command(command: str) -> None:
     assert re.search(rf"^  {command} ", run("--help").stdout, re.M)
 
@@ -213,3 +213,82 @@ def test_demo_stays_until_ctrl_c_and_leaves_nothing_behind(tmp_path: Path) -> No
     finally:
         demo.kill()
         demo.wait()
+
+
+# --- simulate ---
+
+SHORT = """
+about: Short.
+duration: 2s
+arrivals: {rate: 200}
+backends: [{count: 3, latency: {exponential: 20ms}, slots: 2}]
+policies: [p2c, random]
+"""
+MINE = """
+from beside import FIRST
+from lb.balance import Balancer
+
+class Mine(Balancer):
+    def pick(self, request, backends):
+        return backends[FIRST]
+"""
+
+
+def test_simulate_gives_the_same_for_the_same_seed_to_the_byte(tmp_path: Path) -> None:
+    path = tmp_path / "short.yaml"
+    path.write_text(SHORT)
+    first, again = (run("simulate", "-c", path, "--json", "--workers", "2") for _ in range(2))
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout == again.stdout
+    assert run("simulate", "-c", path, "--json", "--workers", "2", "--seed", "2").stdout != first.stdout
+    result = json.loads(first.stdout)
+    assert (result["scenario"], result["workers"], result["seed"]) == ("short", 2, 1)
+    assert [each["policy"] for each in result["policies"]] == ["p2c", "random"]
+
+
+def test_simulate_prints_a_row_for_each_policy(tmp_path: Path) -> None:
+    path = tmp_path / "short.yaml"
+    path.write_text(SHORT)
+    done = run("simulate", "-c", path, "round_robin", "least_request")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.findall(r"^ (\w+) ", done.stdout, re.M) == ["policy", "round_robin", "least_request"]
+
+
+def test_simulate_takes_a_policy_of_a_file_anywhere(tmp_path: Path) -> None:
+    """Whatever the file is called, and with what lies beside it."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "random.py").write_text(MINE)
+    (folder / "beside.py").write_text("FIRST = 0\n")
+    (tmp_path / "short.yaml").write_text(SHORT)
+    name = f"{folder}/random.py:Mine"
+    done = run("simulate", "-c", tmp_path / "short.yaml", name, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    (policy,) = json.loads(done.stdout)["policies"]
+    assert policy["policy"] == name
+    assert policy["backends"][0]["attempts"] == policy["requests"]
+
+
+@pytest.mark.parametrize("name", ["p3c", "nowhere.py:Mine", "nothing:Mine", "lb.balance.p2c:Nobody"])
+def test_simulate_says_which_policy_is_wrong(name: str) -> None:
+    done = run("simulate", name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("lb: ")
+
+
+def test_simulate_of_a_policy_that_cannot_be_made(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    init = "    def __init__(self, clock, rng):\n        raise RuntimeError('no')\n"
+    mine.write_text("from lb.balance import Balancer\nclass Mine(Balancer):\n" + init)
+    done = run("simulate", f"{mine}:Mine")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"lb: {mine}:Mine can't be made: RuntimeError: no\n"
+
+
+def test_simulate_of_a_wrong_scenario(tmp_path: Path) -> None:
+    path = tmp_path / "short.yaml"
+    path.write_text(SHORT.replace("rate", "rat"))
+    done = run("simulate", "-c", path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"{path}:4:12: arrivals.rat: unknown key (did you mean rate?)\n"

@@ -13,10 +13,13 @@ import pytest
 import yaml
 
 from lb.config import ConfigError, load, loads
+from lb.config.scenario import scenario_of
+from lb.scenarios import scenario
 from tests.docs.pages import Block, blocks, files_of, pairs
 from tests.e2e.process import PATIENCE
 
-KINDS = {"", "json", "python", "sh", "text", "yaml", "yaml foreign", "yaml part", "yaml pool", "yaml wrong"}
+KINDS = {"", "json", "python", "sh", "text", "yaml", "yaml foreign", "yaml part", "yaml pool"}
+KINDS |= {"yaml scenario", "yaml wrong"}
 SMALLEST = "pools: {greeter: {backends: [127.0.0.1:9001]}}\n"
 
 
@@ -61,6 +64,11 @@ def test_a_part_of_a_configuration_is_good(block: Block) -> None:
 def test_the_keys_of_a_pool_are_good(block: Block) -> None:
     pool = "".join(f"    {line}\n" for line in block.text.splitlines())
     loads("pools:\n  greeter:\n" + pool, block.place)
+
+
+@each("yaml scenario")
+def test_a_scenario_is_good(block: Block) -> None:
+    scenario(scenario_of(block.text, block.place), "page")
 
 
 @pytest.mark.parametrize(("block", "said"), pairs("yaml wrong", "text"), ids=lambda block: block.place)
