@@ -35,11 +35,17 @@ class Course:
             else:
                 self.starts.append(at)
                 self.speeds.append(speed)
+        self._step = 0  # that of the last question, and until when it lasts: the next one is mostly the same
+        self._until = self.starts[1] if len(self.starts) > 1 else inf
 
     def finish(self, start: float, work: float) -> float:
         """When so many seconds of work are done that begin then. Infinity where they never are."""
-        starts, speeds = self.starts, self.speeds
-        step = max(0, bisect_right(starts, start) - 1)
+        starts, speeds, step = self.starts, self.speeds, self._step
+        if not starts[step] <= start < self._until:
+            step = self._step = max(0, bisect_right(starts, start) - 1)
+            self._until = starts[step + 1] if step + 1 < len(starts) else inf
+        if speeds[step] and start + work / speeds[step] <= self._until:
+            return start + work / speeds[step]
         for following in range(step + 1, len(starts)):
             speed, end = speeds[following - 1], starts[following]
             done = (end - start) * speed

@@ -73,7 +73,7 @@ class Machine:
         return len(waiting) >= self._most_waiting
 
     def _take_carefully(self, now: float) -> End:
-        following = self._outage_after(now)
+        following = self._outage_after(now) if self._outages else None
         if following is not None and following.start <= now:
             return now + REFUSED, CONNECT_FAILED, 0
         for failing, draw in self._failing:
