@@ -6,7 +6,7 @@ import pytest
 
 from lb.config.scenario import LatencySpec, ScenarioSpec, ServerSpec, SimulatedPool
 from lb.config.section import Section
-from tests.docs.pages import blocks, table, text_of
+from tests.docs.pages import blocks, commands, table, text_of
 from tests.e2e.process import run
 
 PAGE = "docs/simulate.md"
@@ -26,5 +26,6 @@ def test_every_latency_and_every_rule_is_there() -> None:
 
 def test_the_table_is_what_is_printed() -> None:
     (shown,) = blocks("text", page=PAGE)
-    printed = [line.rstrip() for line in run("simulate").stdout.splitlines() if line.strip()]
+    command = commands(PAGE)[0]
+    printed = [line.rstrip() for line in run(*command.split()[1:]).stdout.splitlines() if line.strip()]
     assert printed == [line for line in shown.text.splitlines() if line]
