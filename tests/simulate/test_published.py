@@ -56,7 +56,7 @@ def test_supermarket_model_without_choice(load: float) -> None:
     2 load (1 + load) / (1 - load)^4 / span (Whitt, 1989); times in the system are as that over the load, by
     Little's law. A queue forgets how it began in some 1 / (1 - sqrt(load))^2 service times.
     """
-    span, warm_up = 4000.0, 3 / (1 - sqrt(load)) ** 2
+    span, warm_up = 3000.0, 2 / (1 - sqrt(load)) ** 2
     variance = 2 * load * (1 + load) / (1 - load) ** 4 / span / 100
     mean = mean_time(named("random"), 100, load, span, warm_up)
     assert abs(mean - time_in_system(load, 1)) < SIGMAS * sqrt(variance) / load
