@@ -35,7 +35,7 @@ class Retry:
             return None
         if failure is RESET and failed.reused and not self._redialled:
             # Most likely it was closed just as we wrote on it (RFC 9112, section 9.3.1). That says nothing of
-            # the backend, and counts nowhere.
+            # the backend, and is no retry.
             self._redialled = True
             if failed.backend.candidate_of is pool:
                 return failed.backend
