@@ -482,10 +482,7 @@ class Pool:
         backend.sent += sent
         backend.received += received
         if self._on_end is not None:
-            try:
-                self._on_end(backend, started, failure)
-            except Exception as error:  # noqa: BLE001 - see `_choose`
-                self._policy_failed(error)
+            self._tell_end(backend, started, failure)
         outliers = self._outliers
         if outliers is not None and (
             backend.failed_in_row or failure is not None or status >= outliers.least_status
@@ -493,6 +490,14 @@ class Pool:
             outliers.on_end(backend, started, failure, status, stale)
         if self._waiters and not kept:
             self._wake(backend)
+
+    def _tell_end(self, backend: Backend, started: float, failure: Failure | None) -> None:
+        on_end = self._on_end
+        if on_end is not None:
+            try:
+                on_end(backend, started, failure)
+            except Exception as error:  # noqa: BLE001 - see `_choose`
+                self._policy_failed(error)
 
     def switched(self, backend: Backend, started: float) -> None:
         """An attempt goes on as a tunnel. It has still to end."""
