@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BUILT := $(VENV)/.built
+JOBS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))  # many tests wait more than they compute
+PYTEST := $(BIN)/python -m pytest -n $(strip $(JOBS)) --dist loadfile
 HOT := $(wildcard lb/core/*.py lb/wire/*.py lb/proxy/*.py lb/observe/*.py)
 COMPILE := $(BIN)/python setup.py --quiet build_ext --inplace
 
@@ -30,8 +32,8 @@ install:
 demo: $(BUILT) ## three greeters and the balancer, until Ctrl-C; ARGS=--once stops by itself
 	@$(BIN)/lb demo $(ARGS)
 
-test: $(BUILT) ## all tests; ARGS goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: $(BUILT) ## all tests; ARGS goes to pytest, JOBS is how many run at a time
+	$(PYTEST) $(ARGS)
 
 lint: $(BUILT)
 	$(BIN)/ruff format --check .
@@ -40,7 +42,7 @@ lint: $(BUILT)
 
 check-interpreted: $(BUILT) ## the tests of the compiled rooms without their compiled modules, which go
 	rm -f $(BUILT) *.so lb/*/*.so
-	$(BIN)/python -m pytest tests/core tests/balance tests/wire tests/proxy tests/observe $(ARGS)
+	$(PYTEST) tests/core tests/balance tests/wire tests/proxy tests/observe $(ARGS)
 
 check: lint test ## format, lint, types, tests: what every commit passes
 
