@@ -1,0 +1,245 @@
+"""The API over real HTTP: as Consul's clients use it, blocking queries, tokens, and bad input."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import consul
+import pytest
+
+from tests.control.registry.scene import Client, served
+from tests.tools import need
+
+A = {"ID": "a", "Name": "greeter", "Address": "127.0.0.1", "Port": 9001, "Tags": ["blue"],
+     "Check": {"TTL": "10s"}}  # fmt: skip
+
+
+async def put(client: Client, path: str, data: Any = None, **more: Any) -> tuple[int, str]:
+    async with client.put(path, data=None if data is None else json.dumps(data), **more) as response:
+        return response.status, await response.text()
+
+
+async def get(client: Client, path: str) -> tuple[Any, int]:
+    async with client.get(path) as response:
+        assert response.status == 200, await response.text()
+        return await response.json(), int(response.headers.get("X-Consul-Index", 0))
+
+
+async def register(client: Client, name: str = "a", **more: Any) -> None:
+    data = {**A, "ID": name, **more}
+    assert await put(client, "/v1/agent/service/register", data) == (200, "")
+
+
+async def test_from_registering_to_leaving() -> None:
+    async with served() as client:
+        await register(client)
+        found, _ = await get(client, "/v1/health/service/greeter")
+        assert [(each["Service"]["ID"], each["Checks"][0]["Status"]) for each in found] == [("a", "critical")]
+        assert (await get(client, "/v1/health/service/greeter?passing"))[0] == []
+        assert await put(client, "/v1/agent/check/pass/service:a?note=well") == (200, "")
+        found, _ = await get(client, "/v1/health/service/greeter?passing=1&tag=blue")
+        service = found[0]["Service"]
+        assert (service["Address"], service["Port"], service["Weights"]["Passing"]) == ("127.0.0.1", 9001, 1)
+        assert found[0]["Checks"][0]["Output"] == "well"
+        assert (await get(client, "/v1/health/service/greeter?tag=red"))[0] == []
+        assert (await get(client, "/v1/catalog/services"))[0] == {"greeter": ["blue"]}
+        catalog, _ = await get(client, "/v1/catalog/service/greeter")
+        assert (catalog[0]["ServiceID"], catalog[0]["ServicePort"]) == ("a", 9001)
+        assert (await get(client, "/v1/agent/services"))[0]["a"]["Service"] == "greeter"
+        assert (await get(client, "/v1/agent/service/a"))[0]["ID"] == "a"
+        assert (await get(client, "/v1/agent/checks"))[0]["service:a"]["Status"] == "passing"
+        assert len((await get(client, "/v1/health/state/passing"))[0]) == 1
+        assert len((await get(client, "/v1/health/checks/greeter"))[0]) == 1
+        await put(client, "/v1/agent/service/maintenance/a?enable=true&reason=disk")
+        assert (await get(client, "/v1/health/service/greeter?passing"))[0] == []
+        await put(client, "/v1/agent/service/maintenance/a?enable=false")
+        assert len((await get(client, "/v1/health/service/greeter?passing"))[0]) == 1
+        assert await put(client, "/v1/agent/service/deregister/a") == (200, "")
+        assert (await get(client, "/v1/catalog/service/greeter"))[0] == []
+
+
+async def test_a_heartbeat_that_stays_away() -> None:
+    async with served() as client:
+        await register(client, Check={"TTL": "200ms", "Status": "passing"})
+        _, index = await get(client, "/v1/health/service/greeter?passing")
+        found, _ = await get(client, f"/v1/health/service/greeter?passing&index={index}&wait=10s")
+        assert found == []
+
+
+async def test_who_waits_hears_at_once_and_only_of_what_was_asked_for() -> None:
+    async with served() as client:
+        await register(client)
+        _, index = await get(client, "/v1/health/service/greeter")
+        waiting = asyncio.ensure_future(get(client, f"/v1/health/service/greeter?index={index}&wait=10s"))
+        await register(client, "x", Name="other")
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await put(client, "/v1/agent/check/pass/service:a")
+        found, newer = await waiting
+        assert found[0]["Checks"][0]["Status"] == "passing"
+        assert newer > index
+        assert (await get(client, f"/v1/health/service/greeter?index={newer}&wait=10ms"))[1] == newer
+        # Who brings an index from before a restart gets an answer, and begins anew.
+        assert (await get(client, "/v1/health/service/greeter?index=999999&wait=10s"))[1] == newer
+
+
+async def test_changes_need_the_token_and_look_ups_do_not() -> None:
+    async with served(token="s3cret") as client:
+        for headers in ({}, {"X-Consul-Token": "wrong"}, {"Authorization": "Basic s3cret"}):
+            status, words = await put(client, "/v1/agent/service/register", A, headers=headers)
+            assert status == 403
+            assert "token" in words
+        assert (await get(client, "/v1/agent/services"))[0] == {}
+        for headers in ({"X-Consul-Token": "s3cret"}, {"Authorization": "Bearer s3cret"}):
+            assert (await put(client, "/v1/agent/service/register", A, headers=headers))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "status", "words"),
+    [
+        ("/v1/agent/service/register", {"Name": "a b"}, 400, "Name: must be"),
+        ("/v1/agent/service/register", {"Name": "a", "Check": {"HTTP": "http://x"}}, 400, "only TTL checks"),
+        ("/v1/agent/check/update/service:a", {"Status": "fine"}, 400, "Status: must be"),
+        ("/v1/agent/service/maintenance/a?enable=perhaps", None, 400, "enable: must be"),
+        ("/v1/agent/service/deregister/x", None, 404, 'Unknown service ID "x"'),
+        ("/v1/agent/check/pass/x", None, 404, 'Unknown check ID "x"'),
+        ("/v1/agent/service/register", {"Name": "x" * 200_000}, 413, "too large"),
+    ],
+)
+async def test_bad_input_is_told_and_changes_nothing(path: str, data: Any, status: int, words: str) -> None:
+    async with served() as client:
+        await register(client)
+        before = await get(client, "/v1/health/state/any")
+        found = await put(client, path, data)
+        assert found[0] == status
+        assert words in found[1]
+        assert await get(client, "/v1/health/state/any") == before
+
+
+@pytest.mark.parametrize("query", ["index=-1", "index=x", "wait=soon&index=1", "passing=perhaps"])
+async def test_bad_queries_are_told(query: str) -> None:
+    async with served() as client, client.get(f"/v1/health/service/greeter?{query}") as response:
+        assert response.status == 400
+
+
+@pytest.mark.parametrize("host", ["evil.example.com", "a.b:80", "x.internal.example.com"])
+async def test_pages_of_the_internet_cannot_come_by_their_own_name(host: str) -> None:
+    async with served() as client, client.get("/v1/agent/services", headers={"Host": host}) as response:
+        assert response.status == 421
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8500", "localhost", "[::1]:1", "registry", "lb.default.svc"])
+async def test_names_of_the_inside_are_meant(host: str) -> None:
+    async with served() as client, client.get("/v1/agent/services", headers={"Host": host}) as response:
+        assert response.status == 200
+
+
+async def test_a_client_in_python() -> None:
+    """py-consul, unchanged."""
+    async with served() as client:
+        await asyncio.to_thread(use_python_client, client.port or 0)
+
+
+def use_python_client(port: int) -> None:
+    with consul.Consul(host="127.0.0.1", port=port) as agent:
+        service = agent.agent.service
+        assert service.register(
+            "greeter", service_id="a", address="127.0.0.1", port=9001, tags=["blue"],
+            check=consul.Check.ttl("10s"),
+        )  # fmt: skip
+        index, found = agent.health.service("greeter", passing=True)
+        assert found == []
+        assert agent.agent.check.ttl_pass("service:a", "well")
+        index, found = agent.health.service("greeter", index=index, wait="10s", passing=True)
+        assert [each["Service"]["ID"] for each in found] == ["a"]
+        assert agent.catalog.services()[1] == {"greeter": ["blue"]}
+        assert agent.catalog.service("greeter")[1][0]["ServiceAddress"] == "127.0.0.1"
+        assert agent.agent.check.ttl_warn("service:a")
+        assert agent.agent.check.ttl_fail("service:a")
+        assert agent.agent.services()["a"]["Port"] == 9001
+        assert agent.agent.checks()["service:a"]["Status"] == "critical"
+        assert service.maintenance("a", True, "disk")
+        assert service.deregister("a")
+        assert agent.agent.services() == {}
+        assert "127.0.0.1" in agent.status.leader()
+
+
+NODE_PROGRAM = """
+const Consul = require(process.argv[2]);
+(async () => {
+  const consul = new Consul({host: '127.0.0.1', port: Number(process.argv[3])});
+  await consul.agent.service.register(
+    {name: 'greeter', id: 'n', address: '127.0.0.1', port: 9002, check: {ttl: '10s'}});
+  await consul.agent.check.pass({id: 'service:n', note: 'well'});
+  const found = await consul.health.service({service: 'greeter', passing: true});
+  if (found.length !== 1 || found[0].Service.ID !== 'n') throw new Error(JSON.stringify(found));
+  const watch = consul.watch({method: consul.health.service, options: {service: 'greeter', passing: true}});
+  const gone = new Promise((resolve, reject) => {
+    watch.on('change', (data) => { if (data.length === 0) resolve(); });
+    watch.on('error', reject);
+  });
+  await consul.agent.check.fail('service:n');
+  await gone;
+  watch.end();
+  await consul.agent.service.deregister('n');
+  const services = await consul.agent.services();
+  if (Object.keys(services).length !== 0) throw new Error(JSON.stringify(services));
+  console.log('well');
+  process.exit(0);
+})().catch((error) => { console.error(error); process.exit(1); });
+"""
+
+
+async def test_a_client_in_javascript(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """npm's `consul`, unchanged."""
+    npm, node = need("npm"), need("node", "nodejs")
+    folder = tmp_path_factory.mktemp("npm")
+    environment = {**os.environ, "npm_config_update_notifier": "false"}
+    installed = await asyncio.to_thread(
+        subprocess.run, [npm, "install", "--silent", "--no-audit", "--no-fund", "consul@2"],
+        cwd=folder, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    if installed.returncode and os.environ.get("CI") != "true":
+        pytest.skip(f"npm can't install consul: {installed.stderr}")
+    assert installed.returncode == 0, installed.stderr
+    program = folder / "use.js"
+    program.write_text(NODE_PROGRAM)
+    async with served() as client:
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [node, program, str(folder / "node_modules" / "consul"), str(client.port)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr
+
+
+async def test_many_wait_and_the_server_goes_at_once() -> None:
+    async with served() as client:
+        await register(client)
+        _, index = await get(client, "/v1/health/service/greeter")
+        waiting = [
+            asyncio.ensure_future(get(client, f"/v1/health/service/greeter?index={index}&wait=5m"))
+            for _ in range(50)
+        ]
+        await asyncio.sleep(0.2)
+        assert not any(each.done() for each in waiting)
+        began = time.monotonic()
+    assert time.monotonic() - began < 30
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def test_the_pages_say_which_paths_there_are() -> None:
+    page = Path(__file__).parents[3] / "docs" / "registry.md"
+    source = Path(__file__).parents[3] / "lb" / "control" / "registry" / "api.py"
+    paths = {line.split('"')[1].split("{")[0].rstrip("/") for line in source.read_text().splitlines()
+             if "web.put(" in line or "web.get(" in line}  # fmt: skip
+    text = page.read_text()
+    assert [path for path in sorted(paths) if path not in text] == []
