@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from lb import __version__
 from lb.build import (
     CannotStart,
-    backend_specs,
     client_room,
     identification,
     listener_options,
@@ -29,7 +28,9 @@ from lb.core.backend import Backend
 from lb.core.pool import Pool
 from lb.core.record import Observer
 from lb.core.route import Routes
+from lb.discovery.members import Members
 from lb.logfile import LogFile
+from lb.membership import adopt_sources
 from lb.observe.access_log import AccessLog
 from lb.observe.clients import ClientMetrics
 from lb.observe.metrics import LbCollector, ReloadState
@@ -39,6 +40,7 @@ from lb.proxy.listener import Listener
 from lb.proxy.plane import Plane
 from lb.proxy.sockets import Inherited, Listening
 from lb.reload import KNOWN_BY, Prepared, changed_keys, in_words, prepare
+from lb.sources import specs_of
 
 if TYPE_CHECKING:
     from lb.control.admin import AdminServer
@@ -67,6 +69,7 @@ class App:
     """
 
     probes = True  # whether it asks backends how they are
+    discovers = True  # whether it asks sources where the backends are
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class App:
         self.inherited = inherited or Inherited()
         self.pools: dict[str, Pool] = {}
         self.probers: dict[str, Prober] = {}
+        self.members: dict[str, Members] = {}  # of the pools that have sources
         self.listeners: list[Listener] = []
         self.clients = ClientMetrics()
         self.records: RequestRecords | None = None
@@ -109,7 +113,15 @@ class App:
             version=__version__,
             epoch=self._epoch,
             pools={},
-            metrics=LbCollector(lambda: self.pools, self.clients, self.reloads, __version__, connections),
+            metrics=LbCollector(
+                lambda: self.pools,
+                self.clients,
+                self.reloads,
+                __version__,
+                connections,
+                sources=lambda: self.members,
+            ),
+            sources=self.members,
             draining=lambda: self.draining,
             config=lambda: self.config.model_dump(mode="json"),
             reload=None if self._load is None else self.reload,
@@ -244,6 +256,9 @@ class App:
         self.door.shut()
         for listener in self.listeners:
             listener.close()
+        for members in self.members.values():
+            members.close()
+            await asyncio.gather(*(watch.close() for watch in members.watches))
         for prober in self.probers.values():
             await prober.close()
         if self.admin is not None:
@@ -348,10 +363,14 @@ class App:
         for name, pool in new.pools.items():
             if name in self.pools:
                 self._change_pool(pool, old, new)
+        for watch in adopt_sources(self, new):
+            self._end(watch.close())
+        for name, pool in new.pools.items():
             for backend_id in new.well.get(name, ()):
-                if not pool.backends[backend_id].judged:
+                backend = pool.backends.get(backend_id)  # a source may have dropped it in the meantime
+                if backend is not None and not backend.judged:
                     log.info("pool %s: backend %s is up before it joins", name, backend_id)
-                    pool.set_health(pool.backends[backend_id], True)
+                    pool.set_health(backend, True)
             before, prober = self.probers.get(name), new.probers.get(name)
             if before is not None and before is not prober:
                 self._end(before.close())
@@ -376,8 +395,8 @@ class App:
         rules = pool_rules(name, new.config)
         if rules != pool.rules:
             pool.configure(rules)
-        if before.backends != after.backends:
-            pool.update(backend_specs(after))
+        if (before.backends != after.backends or name in self.members) and not after.discovery:
+            pool.update(specs_of(after.backends))
         if after.health_check is None:  # nobody would ever find them well again
             for backend in pool.backends.values():
                 pool.set_health(backend, True)

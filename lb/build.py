@@ -13,7 +13,7 @@ from lb.config import Config, OutlierDetection, Retries
 from lb.config import Listener as ListenerConfig
 from lb.config import Pool as PoolConfig
 from lb.config import Route as RouteConfig
-from lb.core.backend import Backend, BackendSpec
+from lb.core.backend import Backend
 from lb.core.clock import Clock
 from lb.core.message import Limits
 from lb.core.pool import Pool
@@ -23,6 +23,7 @@ from lb.core.rules import OutlierRules, PoolRules, RetryRules, Timeouts
 from lb.proxy.listener import ListenerOptions
 from lb.proxy.plane import Identification
 from lb.proxy.upstream import UpstreamOptions
+from lb.sources import specs_of
 
 if TYPE_CHECKING:
     from lb.config.scenario import SimulatedPool
@@ -54,7 +55,8 @@ def build_pool(name: str, config: Config, clock: Clock) -> Pool:
         starts_healthy=ours.health_check is None,
         rules=pool_rules(name, config),
     )
-    pool.update(backend_specs(ours))
+    if not ours.discovery:  # else all come at once, when its sources have been asked
+        pool.update(specs_of(ours.backends))
     pool.on_removed = _close_connections
     return pool
 
@@ -62,13 +64,6 @@ def build_pool(name: str, config: Config, clock: Clock) -> Pool:
 def _close_connections(backend: Backend) -> None:
     if backend.upstream is not None:
         backend.upstream.close()
-
-
-def backend_specs(config: PoolConfig) -> list[BackendSpec]:
-    return [
-        BackendSpec(each.id, each.address.host, each.address.port, each.weight, each.tier)
-        for each in config.backends
-    ]
 
 
 def pool_rules(name: str, config: Config) -> PoolRules:
@@ -175,11 +170,16 @@ SPARE_FILES = 64
 looked up, files that are open for a moment, and what Python and the event loop have for themselves."""
 
 
+SOURCE_FILES = 16
+"""Descriptors for a source of backends, and for probes of those that it names."""
+
+
 def own_files(config: Config) -> int:
     """How many descriptors are not for clients and the connections that these need."""
     listening = 2 * (len(config.listeners) + 1)
     probes = sum(len(pool.backends) for pool in config.pools.values() if pool.health_check is not None)
-    return SPARE_FILES + listening + probes
+    sources = sum(len(pool.discovery) for pool in config.pools.values())
+    return SPARE_FILES + listening + probes + SOURCE_FILES * sources
 
 
 def client_room(config: Config, files: int) -> int:

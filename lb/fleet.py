@@ -106,6 +106,7 @@ class Fleet(App):
             __version__,
             self.sums.connections,
             self.sums.queued,
+            lambda: self.members,
         )
 
     # --- what workers say and have to know ---

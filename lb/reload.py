@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from lb.balance import Balancer
 from lb.build import (
     CannotStart,
-    backend_specs,
     build_policy,
     build_pool,
     build_routes,
@@ -29,7 +28,9 @@ from lb.config.section import Section
 from lb.core.backend import Backend
 from lb.core.pool import Pool as RunningPool
 from lb.core.route import Routes
+from lb.discovery.watch import Watch
 from lb.logfile import LogFile
+from lb.membership import first_sets, prepare_sources, specs_to_be
 from lb.proxy.listener import Listener
 from lb.proxy.sockets import Listening
 
@@ -49,6 +50,7 @@ class Prepared:
     pools: dict[str, RunningPool] = field(default_factory=dict)
     policies: dict[str, Balancer] = field(default_factory=dict)  # new ones, of pools that stay
     probers: dict[str, Prober] = field(default_factory=dict)
+    watches: dict[str, list[Watch]] = field(default_factory=dict)  # by pool, of those that have sources
     well: dict[str, list[str]] = field(default_factory=dict)  # by pool, new backends that a probe found well
     routes: Routes | None = None  # None: those that hold
     listeners: list[Listener] = field(default_factory=list)
@@ -62,6 +64,7 @@ async def prepare(app: App, config: Config) -> Prepared:
     """Makes ready what a configuration needs. Raises CannotStart, and then holds nothing of it."""
     async with AsyncExitStack() as undo:
         new = Prepared(config)
+        prepare_sources(app, new, undo)
         _prepare_pools(app, new, undo)
         _prepare_log(app, new, undo)
         if config.admin is not None and config.admin.token is not None:
@@ -70,6 +73,7 @@ async def prepare(app: App, config: Config) -> Prepared:
             except ValueError as error:
                 raise CannotStart(str(error)) from error
         fresh = await _bind_all(app, new, undo)
+        await first_sets(app, new)
         if app.pools:
             await _probe_newcomers(app, new)
         for what, listening in fresh:
@@ -174,7 +178,7 @@ async def _probe_newcomers(app: App, new: Prepared) -> None:
 
     async def probe(name: str, prober: Prober) -> None:
         running = app.pools[name].backends if name in app.pools else {}
-        specs = backend_specs(new.config.pools[name])
+        specs = specs_to_be(new, name)
         newcomers = [
             spec
             for spec in specs

@@ -60,6 +60,7 @@ class WorkerApp(App):
     is served by them."""
 
     probes = False
+    discovers = False
 
     def __init__(
         self, config: Config, shared: SharedTable, given: Given, follow: Callable[[], object]

@@ -129,10 +129,16 @@ def read_text(path: str | FilePath) -> str:
 
 
 def validated(
-    model: type[AnySection], text: str, name: str, directory: FilePath | None, needs: str = "pools"
+    model: type[AnySection],
+    text: str,
+    name: str,
+    directory: FilePath | None,
+    needs: str = "pools",
+    short: str = "",
 ) -> AnySection:
-    """The model of a text. Raises ConfigError with every problem. `needs` is a key that must be there."""
-    document, problems = parse(text, name, needs)
+    """The model of a text. Raises ConfigError with every problem. `needs` is a key that must be there, and
+    `short` one that a list alone stands for."""
+    document, problems = parse(text, name, needs, short)
     try:
         found = model.model_validate(document.value, context={"directory": directory})
     except ValidationError as error:
@@ -144,10 +150,11 @@ def validated(
     return found
 
 
-def parse(text: str, name: str, needs: str = "pools") -> tuple[Document, list[Problem]]:
+def parse(text: str, name: str, needs: str = "pools", short: str = "") -> tuple[Document, list[Problem]]:
     """The document, and what is wrong with it so far (keys that are there twice, say).
 
-    Raises ConfigError where there is no document to go on with.
+    Where it is a list alone, it may be meant as what stands under the key `short`. Raises ConfigError where
+    there is no document to go on with.
     """
     text = text.removeprefix("\ufeff")
     node = _compose(text, name)
@@ -155,6 +162,8 @@ def parse(text: str, name: str, needs: str = "pools") -> tuple[Document, list[Pr
     value, root = builder.build(node) if node is not None else (None, Place((1, 1)))
     if is_nothing(value):
         raise ConfigError([Problem(name, *root.value, f"the file is empty: it needs {needs}")])
+    if short and isinstance(value, list):
+        value, root = {short: value}, Place(root.value, None, {short: root}, root.values)
     if not isinstance(value, dict):
         words = f"the file must be a mapping with keys such as {needs}, not {shown(value)}"
         raise ConfigError([Problem(name, *root.value, words)])

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_serializer
 
+from lb.config.discovery import DiscoverySource
 from lb.config.fields import (
     OrOff,
     OrShort,
@@ -24,9 +25,9 @@ from lb.config.policy import examine_policy
 from lb.config.resilience import OutlierDetection, PoolLimits, PoolTimeouts, Retries, Timeout
 from lb.config.section import AT_KEY, Found, Path, Section, items_of, peek, readable
 from lb.config.values import Address, StatusSet, is_visible, parse_address, parse_host, parse_statuses
-from lb.config.written import quoted
+from lb.config.written import nearest, quoted
 
-_backend_address = address("127.0.0.1", least_port=1)
+backend_address = address("127.0.0.1", least_port=1)
 _POLICY = r"([A-Za-z_][A-Za-z0-9_]*|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)"
 policy_name = text("the name of a policy or module:Class", _POLICY, "p2c")
 
@@ -74,7 +75,7 @@ class Backend(Section):
         default="",
         description="Its name in logs, metrics and commands, unique in its pool. Its address if left out.",
     )
-    address: Annotated[Address, _backend_address] = Field(description="Where it listens: `host:port`.")
+    address: Annotated[Address, backend_address] = Field(description="Where it listens: `host:port`.")
     weight: Annotated[int, whole(0, 65535)] = Field(
         default=1, description="Its share beside the others. 0 gets no requests."
     )
@@ -85,7 +86,7 @@ class Backend(Section):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        found = readable(_backend_address.read, data.get("address"))
+        found = readable(backend_address.read, data.get("address"))
         if found is not None:
             data.setdefault("id", str(found))
         yield from ()
@@ -164,13 +165,13 @@ class Keepalive(Section):
     )
 
 
-def _duplicates(backends: Any) -> Iterator[Found]:
+def duplicates(backends: Any) -> Iterator[Found]:
     """Backends of the same ID, or else of the same address, as one before."""
     ids: dict[str, int] = {}
     addresses: dict[Address, int] = {}
     for number, backend in items_of(backends):
         written = backend if isinstance(backend, str) else peek(backend, "address")
-        where = readable(_backend_address.read, written)
+        where = readable(backend_address.read, written)
         name = peek(backend, "id") or (str(where) if where else None)
         path: Path = (number, "id") if isinstance(peek(backend, "id"), str) else (number,)
         if isinstance(name, str) and ids.setdefault(name, number) != number:
@@ -183,15 +184,25 @@ def _duplicates(backends: Any) -> Iterator[Found]:
 class Pool(Section):
     """A named set of backends that serve the same thing."""
 
-    required: ClassVar = {"backends": "backends, as in backends: [127.0.0.1:9001]"}
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["backends"]}, {"required": ["discovery"]}]}
+    )
 
     balancer: Annotated[BalancerSpec, OrShort("policy", policy_name.json_schema, rest="options")] = Field(
         default=BalancerSpec.model_construct(policy="p2c", options={}),
         json_schema_extra={"default": "p2c"},
         description="The policy: its name, or `{policy: NAME}` with its options beside.",
     )
-    backends: tuple[Annotated[Backend, OrShort("address", _backend_address.json_schema)], ...] = Field(
-        min_length=1, description="Who serves: `host:port`, or `{id, address, weight, tier}`."
+    backends: tuple[Annotated[Backend, OrShort("address", backend_address.json_schema)], ...] = Field(
+        default=(),
+        min_length=1,
+        description="Who serves: `host:port`, or `{id, address, weight, tier}`. Needed where `discovery` "
+        "isn't given.",
+    )
+    discovery: tuple[DiscoverySource, ...] = Field(
+        default=(),
+        min_length=1,
+        description="Where further backends come from at run time: one or several of `{KIND: {…}}`.",
     )
     health_check: Annotated[HealthCheck | None, OrOff()] = Field(
         default=None, description="Asks each backend from time to time whether it is well."
@@ -227,5 +238,11 @@ class Pool(Section):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        for path, words in _duplicates(data.get("backends")):
+        both = ("backends", "discovery")
+        misspelt = any(
+            key not in cls.model_fields and nearest(str(key), cls.model_fields) in both for key in data
+        )
+        if not any(key in data for key in both) and not misspelt:
+            yield (AT_KEY,), "needs backends, as in backends: [127.0.0.1:9001], or discovery"
+        for path, words in duplicates(data.get("backends")):
             yield ("backends", *path), words

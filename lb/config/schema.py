@@ -24,7 +24,7 @@ class _AsWritten(GenerateJsonSchema):
         if default is None and not inherited and OFF in found.get("anyOf", ()):
             default = "off"
         found.pop("default", None)
-        return found if default in (None, "") else found | {"default": default}
+        return found if default in (None, "", []) else found | {"default": default}
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False

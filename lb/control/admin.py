@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
+from typing import Any
 
 from aiohttp import web
 
@@ -12,6 +13,7 @@ from lb.control.api import api_routes
 from lb.control.dashboard import dashboard_page
 from lb.control.guard import STATE, as_json, errors_as_json, only_who_may
 from lb.control.state import AdminState
+from lb.control.view import source_views
 
 BODY_AT_MOST = 16 * 1024  # bytes; a change of a backend is some 40
 
@@ -82,10 +84,12 @@ async def _readyz(request: web.Request) -> web.Response:
         reasons.append("draining")
     if not any(pool.eligible for pool in state.pools.values()):
         reasons.append("no pool has an eligible backend")
-    pools = {
+    pools: dict[str, dict[str, Any]] = {
         name: {"eligible": len(pool.eligible), "total": len(pool.backends)}
         for name, pool in state.pools.items()
     }
+    for name in state.sources:
+        pools[name]["sources"] = source_views(state, name)
     body = {"ready": not reasons, "reasons": reasons, "pools": pools}
     return as_json(body, 503 if reasons else 200)
 

@@ -101,21 +101,36 @@ class Prober:
         self.open()
         self.sync()
 
-    async def find_well(self, backends: Sequence[Backend], within: float) -> list[Backend]:
-        """Those that one probe finds well, so many seconds at most. They need not be in the pool yet."""
+    async def find_well(self, backends: Sequence[Backend], within: float, enough: int = 0) -> list[Backend]:
+        """Those that one probe finds well, so many seconds at most. They need not be in the pool yet.
+
+        Where so many are `enough`, it doesn't wait for the others.
+        """
         found: list[Backend] = []
         limit = asyncio.Semaphore(AT_ONCE)
+        done = asyncio.Event()
+        left = len(backends)
 
         async def ask(backend: Backend) -> None:
+            nonlocal left
             async with limit:
                 if (await self._probe(backend))[0]:
                     found.append(backend)
+            left -= 1
+            if not left or len(found) == enough:
+                done.set()
 
         asking = [asyncio.create_task(ask(backend)) for backend in backends]
         if asking:
-            _, late = await asyncio.wait(asking, timeout=within)
-            for task in late:
-                task.cancel()
+            try:
+                async with asyncio.timeout(within):
+                    await done.wait()
+            except TimeoutError:
+                pass
+            finally:
+                for task in asking:
+                    task.cancel()
+                await asyncio.wait(asking)
         return found
 
     async def close(self) -> None:

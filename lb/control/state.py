@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lb.control.all_records import Records
 from lb.core.pool import Pool
+from lb.core.source import PoolSources
 from lb.observe.metrics import LbCollector
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ class AdminState:
     `epoch` is the Unix time at which the monotonic clock stood at 0. `config` gives the running
     configuration as JSON-able values, `reload` loads it anew. `collect` is awaited before counters are shown
     and after backends were changed: worker processes have then said what they counted, and heard what has
-    changed. `queued` is how many requests wait for a pool. Without a token only this machine is let in, by
-    the name of localhost or a loopback address.
+    changed. `queued` is how many requests wait for a pool. `sources` are those of the pools that have any.
+    Without a token only this machine is let in, by the name of localhost or a loopback address.
     """
 
     version: str
@@ -62,4 +63,5 @@ class AdminState:
     reload: Callable[[], Awaitable[ReloadResult]] | None = None
     collect: Callable[[], Awaitable[None]] = _nothing_to_collect
     queued: Callable[[Pool], int] = _queued
+    sources: Mapping[str, PoolSources] = field(default_factory=dict)  # by pool
     token: str | None = None

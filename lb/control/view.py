@@ -8,6 +8,7 @@ from lb.control.prober import ProbeResult
 from lb.control.state import AdminState
 from lb.core.backend import Backend, Ejection, Histogram
 from lb.core.pool import Pool
+from lb.core.source import STATIC, SourceState
 from lb.observe.metrics import backend_states
 from lb.observe.timestamp import iso_time
 
@@ -25,7 +26,27 @@ def pool_view(state: AdminState, pool: Pool) -> dict[str, Any]:
         "in_flight": sum(backend.in_flight for backend in pool.backends.values()),
         "waiting": state.queued(pool),
         "rejected": dict(pool.rejected),
+        "sources": source_views(state, pool.name),
         "backends": [backend_view(state, pool, backend) for backend in pool.backends.values()],
+    }
+
+
+def source_views(state: AdminState, pool: str) -> list[dict[str, Any]]:
+    """The sources of a pool: how each of them does. Nothing where the configuration names all backends."""
+    found = state.sources.get(pool)
+    return [] if found is None else [_source(each) for each in found.states]
+
+
+def _source(source: SourceState) -> dict[str, Any]:
+    return {
+        "name": source.name,
+        "kind": source.kind,
+        "about": source.about,
+        "backends": source.backends if source.known else None,
+        "error": source.error or None,
+        "last_success": iso_time(source.last_success) if source.last_success else None,
+        "last_error": iso_time(source.last_error) if source.last_error else None,
+        "updates": dict(source.updates),
     }
 
 
@@ -35,10 +56,12 @@ def backend_view(state: AdminState, pool: Pool, backend: Backend) -> dict[str, A
     `share` is what part of its weight counts at the moment, `in_flight` counts all worker processes.
     """
     prober = state.probers.get(pool.name)
+    sources = state.sources.get(pool.name)
     last = None if prober is None else prober.last(backend)
     return {
         "id": backend.id,
         "address": backend.spec.address,
+        "source": STATIC if sources is None else sources.origins.get(backend.id, STATIC),
         "weight": backend.configured_weight,
         "share": round(backend.share, 3),
         "tier": backend.spec.tier,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lb.core.backend import Backend, Histogram
 from lb.core.pool import Pool
+from lb.core.source import PoolSources
 from lb.observe.clients import ClientMetrics
 from lb.observe.exposition import Family, Sample, labels
 
@@ -43,7 +44,7 @@ class LbCollector:
 
     `pools` is asked at each scrape, so that a reload may replace them. `connections` says how many
     connections to a backend there are by state (`active`, `idle`), and `queued` how many requests wait for a
-    pool: its own queue, or those of all worker processes.
+    pool: its own queue, or those of all worker processes. `sources` are those of the pools that have any.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class LbCollector:
         version: str,
         connections: Callable[[Backend], Mapping[str, int]],
         queued: Callable[[Pool], int] = lambda pool: len(pool.waiting),
+        sources: Callable[[], Mapping[str, PoolSources]] = dict,
     ) -> None:
         self._pools = pools
         self._clients = clients
@@ -61,6 +63,7 @@ class LbCollector:
         self._version = version
         self._connections = connections
         self._queued = queued
+        self._sources = sources
 
     def page(self, accept: str) -> tuple[str, Iterator[bytes]]:
         """The content type that fits an Accept header, and the page in pieces of about a millisecond's work.
@@ -98,6 +101,7 @@ class LbCollector:
         yield from self._of_clients()
         yield from self._of_backends(rows)
         yield from _of_pools(pools, self._queued)
+        yield from _of_sources(self._sources())
 
     def _own(self) -> Iterator[Family]:
         yield Family(
@@ -234,6 +238,34 @@ def _of_pools(pools: Mapping[str, Pool], queued: Callable[[Pool], int]) -> Itera
     )
 
 
+def _of_sources(sources: Mapping[str, PoolSources]) -> Iterator[Family]:
+    rows = [
+        (labels(pool=name, source=state.name), state)
+        for name, found in sources.items()
+        for state in found.states
+    ]
+    if not rows:
+        return
+    yield Family(
+        "lb_discovery_updates_total",
+        "counter",
+        "Answers of a source of backends: taken, empty ones that were not believed, and failures.",
+        _split(rows, "result", lambda state: state.updates),
+    )
+    yield Family(
+        "lb_discovery_last_success_timestamp_seconds",
+        "gauge",
+        "When a source last gave an answer that was taken, in Unix time; 0 if never.",
+        _each(rows, lambda state: state.last_success),
+    )
+    yield Family(
+        "lb_discovery_backends",
+        "gauge",
+        "Backends that a source has named last.",
+        _each(rows, lambda state: state.backends),
+    )
+
+
 def backend_states(pool: Pool) -> dict[str, int]:
     """How many backends of a pool are in each state, those of none included."""
     counts = dict.fromkeys(STATES, 0)
@@ -243,7 +275,7 @@ def backend_states(pool: Pool) -> dict[str, int]:
     return counts
 
 
-def _each(rows: Iterable[tuple[str, T]], value: Callable[[T], int | Histogram]) -> Iterator[Sample]:
+def _each(rows: Iterable[tuple[str, T]], value: Callable[[T], float | Histogram]) -> Iterator[Sample]:
     for label, owner in rows:
         yield label, value(owner)
 

@@ -307,7 +307,7 @@ POOLS = [
     ("pools: ▸{}", "pools: needs at least one"),
     ("pools:▸", "pools: must be a mapping, not nothing"),
     ("pools: ▸[p]", "pools: must be a mapping, not a list"),
-    ("pools: {▸p: {}}", "pools.p: needs backends, as in backends: [127.0.0.1:9001]"),
+    ("pools: {▸p: {}}", "pools.p: needs backends, as in backends: [127.0.0.1:9001], or discovery"),
     ("pools: {p: ▸[h:1]}", "pools.p: must be a mapping, not a list"),
     ("pools: {p: {▸bakends: [h:1]}}", "pools.p.bakends: unknown key (did you mean backends?)"),
     ("pools: {▸-p: {backends: [h:1]}}", f"pools.-p: {NAME} '-p'"),

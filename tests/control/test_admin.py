@@ -181,10 +181,12 @@ async def test_pools_say_everything_of_their_backends(client, state):
         "in_flight": 1,
         "waiting": 0,
         "rejected": {},
+        "sources": [],
     }
     assert backends[0] == {
         "id": "greeter-1",
         "address": "10.0.0.1:9000",
+        "source": "static",
         "weight": 1,
         "share": 1.0,
         "tier": 0,

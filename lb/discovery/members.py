@@ -1,0 +1,205 @@
+"""The members of a pool: what its configuration and its sources name, as one set, in the running pool.
+
+The first change is applied at once; what follows within a moment is applied together, at its end. So a
+backend that comes is there without delay, one that flaps is seen a few times a second at most, and the
+hundred changes of a deployment cost ten updates. Where an update takes long, since there are thousands of
+backends, the moment grows with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from time import perf_counter
+from typing import Protocol
+
+from lb.core.backend import Backend, BackendSpec
+from lb.core.pool import Pool
+from lb.core.source import STATIC, SourceState
+from lb.discovery.watch import Watch
+
+log = logging.getLogger("lb.discovery")
+
+MOMENT = 0.1  # seconds in which changes are gathered, behind one that was applied
+PART = 0.05  # of the time at most goes into applying changes
+KNOWN_BY = 5.0  # seconds that newcomers have for a good probe, where nobody else could serve without them
+NAMED = 5  # so many backends are named in a line of the log
+
+
+class Probes(Protocol):
+    """The health checks of a pool."""
+
+    def sync(self) -> None:
+        """The pool's set has changed."""
+
+    async def find_well(
+        self, backends: Sequence[Backend], within: float, enough: int = 0
+    ) -> list[Backend]: ...
+
+
+def merged(
+    static: Sequence[BackendSpec], named: Iterable[tuple[str, Sequence[BackendSpec]]]
+) -> tuple[list[BackendSpec], dict[str, str]]:
+    """One set of several, and who has named each, by ID. `named` are pairs of a source's name and its set.
+
+    Of two with the same ID, or the same address, the first one holds: the configuration's own come before
+    those of the sources, and these are in the order of the configuration.
+    """
+    specs = list(static)
+    origins = dict.fromkeys((spec.id for spec in specs), STATIC)
+    addresses = {(spec.host, spec.port) for spec in specs}
+    for name, found in named:
+        for spec in found:
+            address = (spec.host, spec.port)
+            if spec.id not in origins and address not in addresses:
+                origins[spec.id] = name
+                addresses.add(address)
+                specs.append(spec)
+    return specs, origins
+
+
+class Members:
+    """The members of one pool. `probes` are its health checks, if it has any."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.static: Sequence[BackendSpec] = ()
+        self.watches: Sequence[Watch] = ()
+        self.probes: Probes | None = None
+        self.origins: Mapping[str, str] = {}
+        self._gathering: asyncio.TimerHandle | None = None
+        self._more = False  # whether anything came while changes are gathered, or newcomers asked
+        self._asking: asyncio.Task[None] | None = None
+
+    @property
+    def states(self) -> list[SourceState]:
+        return [watch.state for watch in self.watches]
+
+    def adopt(self, static: Sequence[BackendSpec], watches: Sequence[Watch], probes: Probes | None) -> None:
+        """Goes by these from now on, and at once. It is the caller's to start the probes, and to end watches
+        that are no longer among them."""
+        self._rest()
+        for gone in self.watches:
+            gone.on_set = lambda: None
+        self.static, self.watches, self.probes = static, watches, probes
+        for watch in watches:
+            watch.on_set = self.changed
+        specs, self.origins = self._merged()
+        self._update(specs)
+
+    def close(self) -> None:
+        """Changes the pool no more."""
+        self._rest()
+        for watch in self.watches:
+            watch.on_set = lambda: None
+
+    def _rest(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+        self._more = False
+
+    # --- changes ---
+
+    def changed(self) -> None:
+        """A source has another set."""
+        if self._gathering is None and self._asking is None:
+            self._apply()
+        else:
+            self._more = True
+
+    def _apply(self) -> None:
+        began = perf_counter()
+        specs, origins = self._merged()
+        newcomers = self._to_ask_first(specs)
+        if newcomers:
+            self._asking = asyncio.create_task(self._ask_first(newcomers))
+            return
+        self.origins = origins
+        self._update(specs)
+        self._probe()
+        self._gather(perf_counter() - began)
+
+    def _gather(self, took: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._gathering = loop.call_later(max(MOMENT, took / PART), self._on_gathered)
+
+    def _on_gathered(self) -> None:
+        self._gathering = None
+        if self._more:
+            self._more = False
+            self._apply()
+
+    def _merged(self) -> tuple[list[BackendSpec], dict[str, str]]:
+        return merged(self.static, ((watch.state.name, watch.specs) for watch in self.watches))
+
+    def _to_ask_first(self, specs: Sequence[BackendSpec]) -> list[Backend]:
+        """The new ones, where a health check has to find one of them well before anyone could serve, and
+        those who are to leave still can."""
+        pool = self.pool
+        if self.probes is None or not pool.eligible:
+            return []
+        fresh = []
+        for spec in specs:
+            known = pool.backends.get(spec.id)
+            if known is None or (known.spec.host, known.spec.port) != (spec.host, spec.port):
+                fresh.append(Backend(spec))
+            elif known.candidate_of is pool:
+                return []
+        return fresh
+
+    async def _ask_first(self, newcomers: Sequence[Backend]) -> None:
+        """Those who leave serve until one of the new ones is found well, or none is in time."""
+        assert self.probes is not None
+        well = await self.probes.find_well(newcomers, KNOWN_BY, enough=1)
+        self._asking = None
+        self._more = False
+        began = perf_counter()
+        specs, self.origins = self._merged()
+        self._update(specs)
+        for each in well:
+            backend = self.pool.backends.get(each.id)
+            if backend is not None and not backend.judged and backend.spec == each.spec:
+                self.pool.set_health(backend, True)
+        self._probe()
+        self._gather(perf_counter() - began)
+
+    def _probe(self) -> None:
+        if self.probes is not None:
+            self.probes.sync()
+
+    def _update(self, specs: list[BackendSpec]) -> None:
+        """Has the pool take a set, unless it is the one that it has."""
+        pool = self.pool
+        before = {backend.id: backend.spec for backend in pool.backends.values()}
+        if [*before.values()] == specs:
+            return
+        pool.update(specs)
+        self._tell(before, specs)
+
+    def _tell(self, before: Mapping[str, BackendSpec], specs: Sequence[BackendSpec]) -> None:
+        after = {spec.id: spec for spec in specs}
+        joined = [spec.id for spec in specs if spec.id not in before or _moved(before[spec.id], spec)]
+        left = [name for name, spec in before.items() if name not in after or _moved(spec, after[name])]
+        other = [name for name, spec in before.items() if name in after and after[name] != spec]
+        changed = [name for name in other if not _moved(before[name], after[name])]
+        parts = [
+            f"{_named(names)} {what}"
+            for names, what in ((joined, "joined"), (left, "left"), (changed, "changed"))
+            if names
+        ]
+        if parts:
+            log.info("pool %s: %s; %d backends", self.pool.name, ", ".join(parts), len(specs))
+
+
+def _moved(before: BackendSpec, after: BackendSpec) -> bool:
+    return (before.host, before.port) != (after.host, after.port)
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

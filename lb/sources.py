@@ -1,0 +1,81 @@
+"""What the `discovery` of a pool stands for: its sources, ready to be watched."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lb.config import Backend as BackendConfig
+from lb.config import ConfigError
+from lb.config import Pool as PoolConfig
+from lb.config.discovery import DiscoverySource, FileSection
+from lb.core.backend import BackendSpec
+from lb.core.source import SourceState
+from lb.discovery.base import Source, SourceError
+from lb.discovery.watch import Beliefs, Watch
+
+
+def specs_of(backends: Iterable[BackendConfig]) -> list[BackendSpec]:
+    """Backends as the configuration has them."""
+    return [
+        BackendSpec(each.id, each.address.host, each.address.port, each.weight, each.tier)
+        for each in backends
+    ]
+
+
+# Each imports what it needs only here: who has no such source doesn't pay for it.
+
+
+def _file(section: FileSection) -> Source:
+    from lb.discovery.file import FileSource
+
+    return FileSource(Path(section.path), _read_backends)
+
+
+def _read_backends(path: Path) -> Sequence[BackendSpec]:
+    from lb.config.backends_file import load_backends
+
+    try:
+        return specs_of(load_backends(str(path)))
+    except ConfigError as error:
+        first, *others = map(str, error.problems)
+        more = f" (and {len(others)} more problems)" if others else ""
+        raise SourceError(first + more) from error
+
+
+SOURCES: dict[str, Callable[[Any], Source]] = {
+    "file": _file,
+}
+"""How each kind of source is made of its section."""
+
+
+def build_watch(pool: str, config: DiscoverySource) -> Watch:
+    """A source of a pool, not watched yet."""
+    section = config.section
+    state = SourceState(config.kind, section.about, config.kind)
+    beliefs = Beliefs(section.on_empty == "keep", section.max_stale or 0.0)
+    return Watch(pool, SOURCES[config.kind](section), state, beliefs, key=config)
+
+
+def watches_for(pool: str, config: PoolConfig, running: Sequence[Watch]) -> list[Watch]:
+    """The watches for a pool's sources: of those that are the same as before the running ones, and new ones,
+    not watched yet, for the others."""
+    left, found = list(running), []
+    for each in config.discovery:
+        same = next((watch for watch in left if watch.key == each), None)
+        if same is not None:
+            left.remove(same)
+        found.append(same or build_watch(pool, each))
+    return found
+
+
+def name_all(watches: Sequence[Watch]) -> None:
+    """Gives each of a pool's sources its name: its kind, with a number where there are several."""
+    kinds = Counter(watch.state.kind for watch in watches)
+    seen: Counter[str] = Counter()
+    for watch in watches:
+        kind = watch.state.kind
+        seen[kind] += 1
+        watch.state.name = kind if kinds[kind] == 1 else f"{kind}-{seen[kind]}"
