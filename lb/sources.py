@@ -41,7 +41,7 @@ def _read_backends(path: Path) -> Sequence[BackendSpec]:
         return specs_of(load_backends(str(path)))
     except ConfigError as error:
         first, *others = map(str, error.problems)
-        more = f" (and {len(others)} more problems)" if others else ""
+        more = f" (and {len(others)} more problem{'s' if len(others) > 1 else ''})" if others else ""
         raise SourceError(first + more) from error
 
 

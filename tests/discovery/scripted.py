@@ -10,8 +10,6 @@ from lb.core.backend import BackendSpec
 from lb.core.source import SourceState
 from lb.discovery.watch import Beliefs, Watch
 
-PATIENCE = 5.0  # seconds that anything may take which should happen at once
-
 
 def spec(number: int, **more: int) -> BackendSpec:
     return BackendSpec(f"b{number}", "10.0.0.1", 9000 + number, **more)
@@ -47,11 +45,3 @@ class Scripted:
 def watch(source: Scripted, name: str = "scripted", beliefs: Beliefs = Beliefs()) -> Watch:  # noqa: B008
     state = SourceState("scripted", "a test", name)
     return Watch("greeter", source, state, beliefs, rng=random.Random(1))
-
-
-async def until(found: object, what: str = "it") -> None:
-    """Waits until a callable's answer is true."""
-    assert callable(found)
-    async with asyncio.timeout(PATIENCE):
-        while not found():
-            await asyncio.sleep(0.005)

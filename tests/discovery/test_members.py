@@ -13,7 +13,8 @@ from lb.balance import policy_class
 from lb.core.backend import Backend, BackendSpec
 from lb.core.pool import Pool
 from lb.discovery.members import MOMENT, Members, merged
-from tests.discovery.scripted import Scripted, spec, specs, until, watch
+from tests.control.waiting import until
+from tests.discovery.scripted import Scripted, spec, specs, watch
 
 
 def a_pool(starts_healthy: bool = True) -> Pool:

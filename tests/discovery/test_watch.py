@@ -13,7 +13,8 @@ import pytest_asyncio
 from lb.discovery import watch as module
 from lb.discovery.base import SourceError
 from lb.discovery.watch import Beliefs, Watch
-from tests.discovery.scripted import Scripted, specs, until, watch
+from tests.control.waiting import until
+from tests.discovery.scripted import Scripted, specs, watch
 
 
 @pytest.fixture

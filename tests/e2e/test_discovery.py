@@ -1,0 +1,275 @@
+"""Backends that come and go while requests pass: whatever names them, nothing fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.control.waiting import until
+from tests.e2e.conftest import Play
+from tests.e2e.process import eventually
+from tests.e2e.scene import Scene
+from tests.e2e.test_reload import reload, signed, write
+from tests.e2e.traffic import Traffic
+from tests.e2e.wire import GET, answer
+
+ALL = "# $a $b $c $d $e $f\naccess_log: off\n"
+POOL = ALL + "pools: {greeter: {discovery: [{file: backends.yaml}]}}\n"
+
+
+def name(scene: Scene, *backends: str) -> None:
+    """The file names these backends, from one moment to the next."""
+    path = scene.balancer.config.parent / "backends.yaml"
+    lines = [f"- {{id: {each}, address: '{scene.backends[each].address}'}}\n" for each in backends]
+    fresh = path.with_suffix(".new")
+    fresh.write_text("".join(lines) or "[]")
+    fresh.rename(path)
+
+
+def sign_all(scene: Scene) -> None:
+    for each, backend in scene.backends.items():
+        backend.script = signed(each)
+
+
+def pool(scene: Scene) -> dict[str, Any]:
+    return dict(scene.balancer.api("/api/pools")["pools"][0])
+
+
+def members(scene: Scene) -> list[str]:
+    return [each["id"] for each in pool(scene)["backends"]]
+
+
+def eligible(scene: Scene) -> list[str]:
+    return [each["id"] for each in pool(scene)["backends"] if not each["excluded"]]
+
+
+async def until_members(scene: Scene, *backends: str) -> None:
+    await eventually(lambda: members(scene) == list(backends), f"the members {backends}")
+
+
+async def serves(traffic: Traffic, backend: str) -> None:
+    """Waits until a backend has answered one of the requests from now on."""
+    before = traffic.bodies[backend.encode()]
+    await until(lambda: traffic.failures or traffic.bodies[backend.encode()] > before)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("check", ["", "health_check: {path: /healthz, interval: 200ms}, "])
+async def test_all_are_replaced_one_by_one_under_load(play: Play, workers: int, check: str) -> None:
+    scene = await play(f"workers: {workers}\n" + POOL.replace("discovery:", check + "discovery:"))
+    sign_all(scene)
+    name(scene, "a", "b", "c")
+    await eventually(lambda: eligible(scene) == ["a", "b", "c"], "the first backends")
+    there = ["a", "b", "c"]
+    async with Traffic(scene.balancer.port) as traffic:
+        for old, new in (("a", "d"), ("b", "e"), ("c", "f")):
+            there.append(new)
+            name(scene, *there)
+            await serves(traffic, new)
+            there.remove(old)
+            name(scene, *there)
+            await until_members(scene, *there)
+            await traffic.go_on()
+            await scene.backends[old].close()
+            scene.backends[old].listening.close()
+            await traffic.go_on()
+    assert (traffic.failures, set(traffic.answers)) == ([], {200})
+    assert scene.balancer.metric("lb_backend_retries_total") == 0
+
+
+async def test_all_are_replaced_at_once_under_load(play: Play) -> None:
+    """Where health checks decide who serves, the old ones stay until one of the new ones is found well."""
+    scene = await play(POOL.replace("discovery:", "health_check: {interval: 200ms}, discovery:"))
+    sign_all(scene)
+    name(scene, "a", "b")
+    await eventually(lambda: eligible(scene) == ["a", "b"], "the first backends")
+    async with Traffic(scene.balancer.port) as traffic:
+        name(scene, "c", "d")
+        await until_members(scene, "c", "d")
+        await serves(traffic, "c")
+        await serves(traffic, "d")
+    assert (traffic.failures, set(traffic.answers)) == ([], {200})
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_pool_begins_without_backends(play: Play, workers: int) -> None:
+    scene = await play(f"workers: {workers}\n" + POOL)
+    sign_all(scene)
+    response = await scene.ask(GET)
+    assert (response.status, b"no_backends" in response.body) == (503, True)
+    status, body = scene.balancer.ask("/readyz")
+    assert status == 503
+    assert "there is no such file" in body
+    name(scene, "a")
+    await until_members(scene, "a")
+    assert scene.balancer.ask("/readyz")[0] == 200
+    assert (await scene.ask(GET)).body == b"a"
+
+
+async def test_what_a_leaver_has_begun_it_finishes(play: Play) -> None:
+    scene = await play(POOL)
+    name(scene, "a")
+    await until_members(scene, "a")
+    client = await scene.connect()
+    await client.send(GET)
+    wire = await scene.backends["a"].accept()
+    await wire.request()
+    scene.backends["b"].script = signed("b")
+    name(scene, "b")
+    await until_members(scene, "b")
+    assert (await scene.ask(GET)).body == b"b"
+    await wire.send(answer(b"finished"))
+    assert (await client.response()).body == b"finished"
+
+
+async def test_static_ones_and_sources_together(play: Play) -> None:
+    scene = await play(
+        ALL + "pools: {greeter: {backends: [{id: a, address: $a}], discovery: [{file: backends.yaml}, "
+        "{file: more.yaml}]}}\n"
+    )
+    name(scene, "b", "a")
+    (scene.balancer.config.parent / "more.yaml").write_text(f"['{scene.backends['c'].address}']")
+    other = scene.backends["c"].address
+    await until_members(scene, "a", "b", other)
+    found = pool(scene)
+    assert [each["source"] for each in found["backends"]] == ["static", "file-1", "file-2"]
+    assert [(each["name"], each["backends"], each["error"]) for each in found["sources"]] == [
+        ("file-1", 2, None),
+        ("file-2", 1, None),
+    ]
+    assert scene.balancer.metric("lb_discovery_updates_total", source="file-1", result="success") == 1
+    assert scene.balancer.metric("lb_discovery_last_success_timestamp_seconds", source="file-2") > 1e9
+
+
+async def test_what_is_set_by_hand_stays(play: Play) -> None:
+    scene = await play(POOL)
+    name(scene, "a", "b")
+    await until_members(scene, "a", "b")
+    for change in ({"state": "draining"}, {"weight": 7}):
+        assert scene.balancer.ask("/api/pools/greeter/backends/a", "PATCH", change)[0] == 200
+    name(scene, "a", "b", "c")
+    await until_members(scene, "a", "b", "c")
+    first = pool(scene)["backends"][0]
+    assert (first["state"], first["weight"]) == ("draining", 7)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_reload_leaves_a_source_alone_that_is_the_same(play: Play, workers: int) -> None:
+    scene = await play(f"workers: {workers}\n" + POOL)
+    sign_all(scene)
+    name(scene, "a", "b")
+    await until_members(scene, "a", "b")
+    updates = pool(scene)["sources"][0]["updates"]
+    async with Traffic(scene.balancer.port) as traffic:
+        await reload(
+            scene, f"workers: {workers}\n" + POOL.replace("greeter: {", "greeter: {slow_start: 1s, ")
+        )
+        await traffic.go_on()
+    assert (traffic.failures, set(traffic.answers)) == ([], {200})
+    assert pool(scene)["sources"][0]["updates"] == updates
+    assert pool(scene)["backends"][0]["requests"]["200"] > 0
+    name(scene, "c")
+    await until_members(scene, "c")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_reload_to_another_source_leaves_no_gap(play: Play, workers: int) -> None:
+    scene = await play(f"workers: {workers}\n" + POOL)
+    sign_all(scene)
+    name(scene, "a", "b")
+    await until_members(scene, "a", "b")
+    another = f"workers: {workers}\n" + POOL.replace("backends.yaml", "others.yaml")
+    static = f"workers: {workers}\n{ALL}pools: {{greeter: {{backends: [{{id: a, address: $a}}]}}}}\n"
+    async with Traffic(scene.balancer.port) as traffic:
+        result = await reload(scene, another)  # that file isn't there yet
+        assert result["changed"] == ["pools.greeter.discovery"]
+        assert members(scene) == ["a", "b"]
+        await traffic.go_on()
+        others = scene.balancer.config.parent / "others.yaml"
+        others.write_text(f"[{{id: b, address: '{scene.backends['b'].address}'}}]")
+        await until_members(scene, "b")
+        assert pool(scene)["backends"][0]["requests"]["200"] > 0, "it was the same backend all along"
+        await reload(scene, static)
+        assert members(scene) == ["a"]
+        assert pool(scene)["sources"] == []
+        await reload(scene, another)
+        await until_members(scene, "b")
+        await traffic.go_on()
+    assert (traffic.failures, set(traffic.answers)) == ([], {200})
+
+
+async def test_the_next_process_knows_the_backends_before_it_accepts(
+    play: Play, processes: list[int]
+) -> None:
+    scene = await play(POOL)
+    sign_all(scene)
+    name(scene, "a", "b")
+    await until_members(scene, "a", "b")
+    async with Traffic(scene.balancer.port) as traffic:
+        scene.balancer.send(signal.SIGUSR2)
+        processes.append(await scene.balancer.successor())
+        await asyncio.to_thread(scene.balancer.wait)
+        await traffic.go_on()
+    assert (traffic.failures, set(traffic.answers)) == ([], {200})
+
+
+def swap(directory: Path, number: int, text: str) -> None:
+    """As the kubelet updates a ConfigMap's volume: files in a new directory, and `..data` points there."""
+    fresh = directory / f"..{number}"
+    fresh.mkdir()
+    (fresh / "backends.yaml").write_text(text)
+    link = directory / "..data_tmp"
+    link.symlink_to(fresh.name)
+    os.rename(link, directory / "..data")
+
+
+async def test_a_volume_of_kubernetes(play: Play) -> None:
+    scene = await play(POOL.replace("backends.yaml", "volume/backends.yaml"))
+    volume = scene.balancer.config.parent / "volume"
+    volume.mkdir()
+    address: Sequence[str] = [scene.backends[each].address for each in "abc"]
+    swap(volume, 1, f"['{address[0]}']")
+    (volume / "backends.yaml").symlink_to("..data/backends.yaml")
+    await until_members(scene, address[0])
+    swap(volume, 2, f"['{address[1]}', '{address[2]}']")
+    await until_members(scene, *address[1:])
+
+
+async def test_a_wrong_file_is_told_and_changes_nothing(play: Play) -> None:
+    scene = await play(POOL)
+    name(scene, "a", "b")
+    await until_members(scene, "a", "b")
+    path = scene.balancer.config.parent / "backends.yaml"
+    path.write_text("- 127.0.0.1:9001\n- {address: 127.0.0.1:9002, wieght: 3}\n- http://x\n")
+    wrong = f"{path}:2:29: backends[1].wieght: unknown key (did you mean weight?) (and 1 more problem"
+    await eventually(lambda: str(pool(scene)["sources"][0]["error"]).startswith(wrong), "the error")
+    assert wrong in scene.balancer.said()
+    assert members(scene) == ["a", "b"]
+    path.unlink()
+    await eventually(lambda: "no such file" in str(pool(scene)["sources"][0]["error"]), "another error")
+    assert members(scene) == ["a", "b"]
+    name(scene, "c")
+    await until_members(scene, "c")
+    assert pool(scene)["sources"][0]["error"] is None
+
+
+async def test_an_empty_file_list_as_configured(play: Play) -> None:
+    scene = await play(POOL)
+    name(scene, "a")
+    await until_members(scene, "a")
+    name(scene)
+    await eventually(lambda: pool(scene)["sources"][0]["updates"]["kept"], "the empty answer")
+    assert members(scene) == ["a"]
+    write(scene, POOL.replace("file: backends.yaml", "file: {path: backends.yaml, on_empty: accept}"))
+    await reload(scene)
+    name(scene, "a", "b")
+    await until_members(scene, "a", "b")
+    name(scene)
+    await until_members(scene)
+    assert (await scene.ask(GET)).status == 503
