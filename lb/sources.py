@@ -10,7 +10,7 @@ from typing import Any
 from lb.config import Backend as BackendConfig
 from lb.config import ConfigError
 from lb.config import Pool as PoolConfig
-from lb.config.discovery import DiscoverySource, FileSection
+from lb.config.discovery import DiscoverySource, DnsSection, FileSection
 from lb.core.backend import BackendSpec
 from lb.core.source import SourceState
 from lb.discovery.base import Source, SourceError
@@ -45,8 +45,26 @@ def _read_backends(path: Path) -> Sequence[BackendSpec]:
         raise SourceError(first + more) from error
 
 
+def _dns(section: DnsSection) -> Source:
+    from lb.discovery.dns import DnsSource, Question
+
+    servers = tuple((each.host, each.port) for each in section.resolver)
+    return DnsSource(
+        Question(
+            section.name,
+            section.type,
+            section.port or 0,
+            servers,
+            section.timeout,
+            section.min_ttl,
+            section.max_ttl,
+        )
+    )
+
+
 SOURCES: dict[str, Callable[[Any], Source]] = {
     "file": _file,
+    "dns": _dns,
 }
 """How each kind of source is made of its section."""
 

@@ -7,13 +7,16 @@ For another kind of source: a section here or in a file of its own, a line in `D
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path as FilePath
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_serializer
 
-from lb.config.fields import OrOff, OrShort, duration, one_of, parsed
-from lb.config.section import AT_KEY, Found, Section
+from lb.config.fields import Inherited, OrOff, OrShort, duration, one_of, parsed, whole
+from lb.config.resilience import Timeout
+from lb.config.section import AT_KEY, Found, Section, readable
+from lb.config.values import Address, parse_address, parse_host
 from lb.config.written import nearest, quoted
 
 
@@ -67,6 +70,96 @@ class FileSection(SourceSection):
         return self.path
 
 
+def _dns_name(written: str) -> str:
+    name = parse_host(written)
+    if ":" in name or name.replace(".", "").isdecimal():
+        raise ValueError(f"must be a name, not an address; {quoted(written)} can stand under backends")
+    return name
+
+
+def _server(written: str) -> Address:
+    """A name server: an IP address, with a port where it isn't 53."""
+    found = None
+    for text in (written, f"{written}:53", f"[{written}]:53"):
+        try:
+            found = parse_address(text)
+            ip_address(found.host)
+            return found
+        except ValueError:
+            continue
+    raise ValueError(f"must be the IP address of a name server, as in 127.0.0.1:53, not {quoted(written)}")
+
+
+_name = parsed(_dns_name, "a host name", "greeter.internal")
+_server_field = parsed(_server, "an IP address or host:port", "127.0.0.1:53", types=(Address,))
+
+
+class DnsSection(SourceSection):
+    """The addresses of a name, or the servers that its SRV records name. Asked for anew when their time to
+    live is over."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"type": {"const": "SRV"}}, "required": ["type"]},
+            "then": {"properties": {"port": False}},
+            "else": {"required": ["port"]},
+        }
+    )
+    required: ClassVar = {"name": "a name, as in name: greeter.internal"}
+
+    max_stale: Annotated[float | None, duration(more_than=0), OrOff("a duration")] = Field(
+        default=86400.0,
+        description="So long the last backends are kept where no good answer comes. With `off`, for ever.",
+    )
+    name: Annotated[str, _name] = Field(
+        description="The name. One without a dot at its end is looked for in the search domains of "
+        "`resolv.conf` too."
+    )
+    type: Annotated[Literal["address", "A", "AAAA", "SRV"], one_of("address", "A", "AAAA", "SRV")] = Field(
+        default="address",
+        description="Which records: `address` is A and AAAA. With `SRV`, the priority becomes the tier, and "
+        "port and weight are those of the record.",
+    )
+    port: Annotated[int | None, whole(1, 65535), Inherited()] = Field(
+        default=None, description="The port of all of them. Must be given, but not with SRV."
+    )
+    resolver: tuple[Annotated[Address, _server_field], ...] = Field(
+        default=(),
+        description="Name servers to ask, as in `[127.0.0.1:5353]`; the second where the first one fails. "
+        "Those of `resolv.conf` if left out.",
+    )
+    timeout: Timeout = Field(default=5.0, description="So long an answer may take, with all attempts.")
+    min_ttl: Annotated[float, duration(least=0.1)] = Field(
+        default=1.0, description="An answer holds for at least so long, whatever its time to live is."
+    )
+    max_ttl: Annotated[float, duration(least=0.1)] = Field(
+        default=300.0, description="And for so long at most."
+    )
+
+    @classmethod
+    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
+        if data.get("type") == "SRV" and "port" in data:
+            yield (
+                ("port", AT_KEY),
+                "means nothing with type SRV, whose records have their own; leave port out",
+            )
+        elif data.get("type", "address") in ADDRESS_TYPES and "port" not in data:
+            yield (AT_KEY,), "needs a port, as in port: 8080, or type: SRV"
+        least = readable(cls._bound.read, data.get("min_ttl", 1.0))
+        most = readable(cls._bound.read, data.get("max_ttl", 300.0))
+        if least is not None and most is not None and least > most:
+            yield ("min_ttl",) if "min_ttl" in data else ("max_ttl",), "min_ttl can't be more than max_ttl"
+
+    _bound: ClassVar = duration(least=0.1)
+
+    @property
+    def about(self) -> str:
+        return f"{self.name} SRV" if self.port is None else f"{self.name}:{self.port}"
+
+
+ADDRESS_TYPES = ("address", "A", "AAAA")
+
+
 class DiscoverySource(Section):
     """One source: a mapping of its kind to what it has to know."""
 
@@ -75,6 +168,7 @@ class DiscoverySource(Section):
     file: Annotated[FileSection | None, OrShort("path", _backends_path.json_schema)] = Field(
         default=None, description="A file with a list of backends, looked at for changes."
     )
+    dns: DnsSection | None = Field(default=None, description="The addresses of a name, or its SRV records.")
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:

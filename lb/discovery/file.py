@@ -54,6 +54,6 @@ class FileSource:
             if await asyncio.to_thread(self._file.has_changed):
                 return
             missed = 0 if self._file.there else missed + 1
-            if missed >= GONE and not self._wrong:
+            if missed >= GONE and self._file.was_there:
                 return
             await asyncio.sleep(LOOK)

@@ -37,6 +37,11 @@ class WatchedFile:
         """Whether there was such a file at the last look."""
         return self._seen is not None
 
+    @property
+    def was_there(self) -> bool:
+        """Whether there was such a file when it was read last."""
+        return self._read is not None
+
     def _signature(self) -> Signature | None:
         try:
             found = os.stat(self.path)
