@@ -39,6 +39,7 @@ from lb.proxy.door import Door
 from lb.proxy.listener import Listener
 from lb.proxy.plane import Plane
 from lb.proxy.sockets import Inherited, Listening
+from lb.registrar import Registrar
 from lb.reload import KNOWN_BY, Prepared, changed_keys, in_words, prepare
 from lb.sources import specs_of
 
@@ -96,6 +97,7 @@ class App:
         self.access_log: AccessLog | None = None
         self.admin: AdminServer | None = None
         self.admin_listening: Listening | None = None
+        self.registrar = Registrar()
         self.plane = Plane(loop, Routes(()), {}, identification(config), ())
         self.door = Door(self.plane)
         self._loop = loop
@@ -141,7 +143,7 @@ class App:
             if self.inherited.taken:  # then nobody is refused meanwhile
                 await self._know_backends()
             try:
-                await self._accept(new.admin)
+                await self._accept(new.admin, new.registrar.server)
             except OSError as error:
                 await self.close()
                 raise CannotStart(f"can't accept connections: {in_words(error)}") from error
@@ -158,15 +160,19 @@ class App:
     def sockets(self) -> list[tuple[str, socket.socket]]:
         """All that it listens on, with what a successor knows them by."""
         places = [listener.listening for listener in self.listeners]
-        if self.admin_listening is not None:
-            places.append(self.admin_listening)
+        others = (self.admin_listening, self.registrar.listening)
+        places += [place for place in others if place is not None]
         return [(place.called, sock) for place in places for sock in place.sockets]
 
-    async def _accept(self, admin: AdminServer | None) -> None:
-        """Begins at the listeners that don't yet, and at the admin server if there is a new one."""
+    async def _accept(self, *servers: AdminServer | None) -> None:
+        """Begins at the listeners that don't yet, and at the servers that are new."""
         await self.door.admit(self.listeners)
-        if admin is not None:
-            await admin.start()
+        await self._serve(*servers)
+
+    async def _serve(self, *servers: AdminServer | None) -> None:
+        for server in servers:
+            if server is not None:
+                await server.start()
 
     async def reload(self) -> ReloadResult:
         """Goes by the configuration as it is now; or on by the old one, where anything is wrong with it."""
@@ -199,11 +205,20 @@ class App:
         if config.workers != self.config.workers:
             kept.append(f"workers is still {self.config.workers}: it takes a restart")
             config = config.model_copy(update={"workers": self.config.workers})
+        if self.registrar.registry is not None and config.registry is not None:
+            before = self.config.registry
+            if before is not None and before.store != config.registry.store:
+                kept.append("registry.store is the one from before: it takes a restart")
+                registry = config.registry.model_copy(update={"store": before.store})
+                config = config.model_copy(update={"registry": registry})
         changed = list(changed_keys(self.config, config))
         new = await prepare(self, config)
-        admin = None if new.admin is self.admin else new.admin
+        servers = (
+            None if new.admin is self.admin else new.admin,
+            None if new.registrar.server is self.registrar.server else new.registrar.server,
+        )
         self._apply(new)
-        await self._accept(admin)
+        await self._accept(*servers)
         return ReloadResult(changed=changed, kept=kept)
 
     def reopen_log(self) -> None:
@@ -229,6 +244,7 @@ class App:
             listener.close(keep_file=True)
         if self.admin is not None:
             await self.admin.close()
+        await self.registrar.close()
         await self._finish()
 
     async def _finish(self) -> None:
@@ -265,6 +281,7 @@ class App:
             await self.admin.close()
         if self.admin_listening is not None:
             self.admin_listening.close()
+        await self.registrar.close()
         await self.plane.close()
         for timer in self._timers.values():
             timer.cancel()
@@ -455,6 +472,15 @@ class App:
             if self.admin_listening is not None:
                 self.admin_listening.close()
         self.admin, self.admin_listening = new.admin, new.admin_listening
+        self._apply_registrar(new.registrar)
+
+    def _apply_registrar(self, new: Registrar) -> None:
+        before, self.registrar = self.registrar, new
+        if new.server is not before.server:
+            self._end(before.close_server())
+        if new.registry is not before.registry and before.registry is not None:
+            self._end(before.registry.close())
+        self.admin_state.registry, self.admin_state.registry_token = new.registry, new.token
 
     def _end(self, closing: Coroutine[Any, Any, None]) -> None:
         """Closes what has been replaced, while nobody waits for it."""

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lb import __version__
 from lb.app import App
@@ -35,6 +36,9 @@ from lb.proxy.sockets import Inherited, Listening
 from lb.reload import Prepared
 from lb.watch import ConfigFile
 from lb.worker import command
+
+if TYPE_CHECKING:
+    from lb.control.admin import AdminServer
 
 log = logging.getLogger("lb")
 
@@ -173,7 +177,7 @@ class Fleet(App):
     def listening(self, address: Address) -> Listening:
         return Seats(address, self.count)
 
-    async def _accept(self, admin: object) -> None:
+    async def _accept(self, *servers: AdminServer | None) -> None:
         """Has the workers accept at the listeners that there are, and at no other ones."""
         ports = [
             port
@@ -194,8 +198,7 @@ class Fleet(App):
                 await self.close()
                 raise CannotStart(str(error)) from error
             self._lagging = [f"{error}; its predecessor goes on with the old configuration"]
-        if self.admin is not None and admin is not None:
-            await self.admin.start()
+        await self._serve(*servers)
 
     async def _reload(self) -> ReloadResult:
         result = await super()._reload()

@@ -27,7 +27,7 @@ def prepare_sources(app: App, new: Prepared, undo: AsyncExitStack) -> None:
         if not ours.discovery or not app.discovers:
             continue
         running = app.members[name].watches if name in app.members else ()
-        new.watches[name] = watches_for(name, ours, running)
+        new.watches[name] = watches_for(name, ours, running, new.registrar.registry)
         for watch in new.watches[name]:
             if watch not in running:
                 watch.start()

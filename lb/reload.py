@@ -33,6 +33,7 @@ from lb.logfile import LogFile
 from lb.membership import first_sets, prepare_sources, specs_to_be
 from lb.proxy.listener import Listener
 from lb.proxy.sockets import Listening
+from lb.registrar import Registrar, prepare_registrar
 
 if TYPE_CHECKING:
     from lb.app import App
@@ -57,6 +58,7 @@ class Prepared:
     admin_listening: Listening | None = None
     admin: AdminServer | None = None
     token: str | None = None
+    registrar: Registrar = field(default_factory=Registrar)
     log_file: LogFile | None = None
 
 
@@ -64,6 +66,7 @@ async def prepare(app: App, config: Config) -> Prepared:
     """Makes ready what a configuration needs. Raises CannotStart, and then holds nothing of it."""
     async with AsyncExitStack() as undo:
         new = Prepared(config)
+        new.registrar = await prepare_registrar(app, config, undo)
         prepare_sources(app, new, undo)
         _prepare_pools(app, new, undo)
         _prepare_log(app, new, undo)
@@ -166,6 +169,11 @@ async def _bind_all(app: App, new: Prepared, undo: AsyncExitStack) -> list[tuple
             listening = Listening(bind.host, bind.port, bind.path, "admin")
             new.admin_listening = await take("admin", bind, listening)
             new.admin = AdminServer(app.admin_state, new.admin_listening.sockets)
+    if new.registrar.is_at is None and new.config.registry is not None and new.registrar.registry is not None:
+        own = new.config.registry.bind
+        if own is not None:
+            listening = await take("registry", own, Listening(own.host, own.port, own.path, "registry"))
+            new.registrar.serve_at(own, listening, app.admin_state)
     return fresh
 
 

@@ -105,6 +105,8 @@ class Service:
             self._say(f"{self.workers} workers")
         if self.app.admin_listening is not None:
             self._say(f"admin on http://{self.app.admin_listening.name}")
+        if self.app.registrar.listening is not None:
+            self._say(f"registry on http://{self.app.registrar.listening.name}")
 
     async def _reload(self) -> None:
         self._manager.reloading()

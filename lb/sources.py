@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lb.config import Backend as BackendConfig
 from lb.config import ConfigError
 from lb.config import Pool as PoolConfig
-from lb.config.discovery import DiscoverySource, DnsSection, FileSection
+from lb.config.discovery import DiscoverySource, DnsSection, FileSection, RegistrySection
 from lb.core.backend import BackendSpec
 from lb.core.source import SourceState
 from lb.discovery.base import Source, SourceError
 from lb.discovery.watch import Beliefs, Watch
+
+if TYPE_CHECKING:
+    from lb.control.registry.registry import Registry
 
 
 def specs_of(backends: Iterable[BackendConfig]) -> list[BackendSpec]:
@@ -69,15 +72,28 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
 """How each kind of source is made of its section."""
 
 
-def build_watch(pool: str, config: DiscoverySource) -> Watch:
+def _registry(section: RegistrySection, registry: Registry | None) -> Source:
+    from lb.discovery.registry import RegistrySource
+    from lb.registrar import RegisteredService
+
+    assert registry is not None  # the configuration sees to that
+    return RegistrySource(RegisteredService(registry, section.service, section.tags))
+
+
+def build_watch(pool: str, config: DiscoverySource, registry: Registry | None) -> Watch:
     """A source of a pool, not watched yet."""
     section = config.section
     state = SourceState(config.kind, section.about, config.kind)
     beliefs = Beliefs(section.on_empty == "keep", section.max_stale or 0.0)
-    return Watch(pool, SOURCES[config.kind](section), state, beliefs, key=config)
+    source = (
+        SOURCES[config.kind](section) if config.registry is None else _registry(config.registry, registry)
+    )
+    return Watch(pool, source, state, beliefs, key=config)
 
 
-def watches_for(pool: str, config: PoolConfig, running: Sequence[Watch]) -> list[Watch]:
+def watches_for(
+    pool: str, config: PoolConfig, running: Sequence[Watch], registry: Registry | None = None
+) -> list[Watch]:
     """The watches for a pool's sources: of those that are the same as before the running ones, and new ones,
     not watched yet, for the others."""
     left, found = list(running), []
@@ -85,7 +101,7 @@ def watches_for(pool: str, config: PoolConfig, running: Sequence[Watch]) -> list
         same = next((watch for watch in left if watch.key == each), None)
         if same is not None:
             left.remove(same)
-        found.append(same or build_watch(pool, each))
+        found.append(same or build_watch(pool, each, registry))
     return found
 
 

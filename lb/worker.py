@@ -81,7 +81,7 @@ class WorkerApp(App):
             self.given = given
             new = await prepare(self, config)
             self._apply(new)
-            await self._accept(None)
+            await self._accept()
 
     def _apply(self, new: Prepared) -> None:
         super()._apply(new)

@@ -9,6 +9,7 @@
 //
 // Every answer names the replica in X-Greeter. SIGTERM and SIGINT drain: the health check fails at once, new
 // requests are still taken for -drain-delay, then those in flight are waited for. A second one exits at once.
+// With -registry it registers as an instance of the service greeter, and SIGTERM deregisters it first.
 // The same service in Python is lb/demo/greeter.py; both pass the same tests.
 package main
 
@@ -42,6 +43,8 @@ type options struct {
 	failEvery    uint64 // every how many requests one is answered with 500; 0 is never
 	drainDelay   time.Duration
 	drainTimeout time.Duration
+	registry     string // the URL of one to register at
+	ttl          time.Duration
 }
 
 // greeter is the service.
@@ -140,6 +143,10 @@ func stream(w http.ResponseWriter, left int64) {
 // serve runs until the context ends, then drains.
 func serve(stopped context.Context, g *greeter, listener net.Listener) error {
 	server := &http.Server{Handler: g, ReadHeaderTimeout: 10 * time.Second}
+	leave := func() {}
+	if g.registry != "" {
+		leave = register(g.options, listener.Addr().(*net.TCPAddr))
+	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	select {
@@ -147,6 +154,7 @@ func serve(stopped context.Context, g *greeter, listener net.Listener) error {
 		return err
 	case <-stopped.Done():
 	}
+	leave()
 	g.draining.Store(true)
 	time.Sleep(g.drainDelay)
 	limit, cancel := context.WithTimeout(context.Background(), g.drainTimeout)
@@ -165,6 +173,8 @@ func arguments(args []string) (options, error) {
 	flags.Uint64Var(&o.failEvery, "fail-every", 0, "answer every Nth request with 500")
 	flags.DurationVar(&o.drainDelay, "drain-delay", 0, "go on taking requests after SIGTERM")
 	flags.DurationVar(&o.drainTimeout, "drain-timeout", 25*time.Second, "wait for requests in flight")
+	flags.StringVar(&o.registry, "registry", "", "URL of a registry to register at as an instance of greeter")
+	flags.DurationVar(&o.ttl, "ttl", 10*time.Second, "out of rotation without a heartbeat for so long")
 	err := flags.Parse(args)
 	return o, err
 }

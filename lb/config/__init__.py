@@ -23,12 +23,12 @@ from lb.config.model import (
     ListenerLimits,
     ListenerTimeouts,
     RequestId,
-    TokenSource,
 )
 from lb.config.pools import Backend, BalancerSpec, HealthCheck, Keepalive, Pool
 from lb.config.problem import ConfigError, Problem
 from lb.config.resilience import OutlierDetection, PoolLimits, PoolTimeouts, Retries
 from lb.config.routes import Match, RateLimit, Route, RouteTimeouts
+from lb.config.secret import TokenSource
 from lb.config.values import Address, StatusSet
 
 __all__ = [

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, model_serializer
 
 from lb.config.fields import Inherited, OrOff, OrShort, duration, one_of, parsed, whole
+from lb.config.fields import text as pattern_text
 from lb.config.resilience import Timeout
 from lb.config.section import AT_KEY, Found, Section, readable
 from lb.config.values import Address, parse_address, parse_host
@@ -160,6 +161,31 @@ class DnsSection(SourceSection):
 ADDRESS_TYPES = ("address", "A", "AAAA")
 
 
+_service = pattern_text(
+    "the name of a service: 1 to 128 visible ASCII characters without spaces", r"[!-~]{1,128}", "greeter"
+)
+
+
+class RegistrySection(SourceSection):
+    """The instances of a service that have registered at this balancer, or at one that shares its table."""
+
+    required: ClassVar = {"service": "a service, as in service: greeter"}
+
+    on_empty: Annotated[Literal["keep", "accept"], one_of("keep", "accept")] = Field(
+        default="accept",
+        description="What an empty answer after a full one does: `keep` stays with the last backends, "
+        "`accept` leaves the pool without them.",
+    )
+    service: Annotated[str, _service] = Field(description="The name that the instances register with.")
+    tags: tuple[Annotated[str, parsed(str, "a tag", "blue")], ...] = Field(
+        default=(), description="Only instances that have every one of these tags."
+    )
+
+    @property
+    def about(self) -> str:
+        return self.service
+
+
 class DiscoverySource(Section):
     """One source: a mapping of its kind to what it has to know."""
 
@@ -169,6 +195,9 @@ class DiscoverySource(Section):
         default=None, description="A file with a list of backends, looked at for changes."
     )
     dns: DnsSection | None = Field(default=None, description="The addresses of a name, or its SRV records.")
+    registry: Annotated[RegistrySection | None, OrShort("service", _service.json_schema)] = Field(
+        default=None, description="The instances of a service in the embedded registry."
+    )
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:

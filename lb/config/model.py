@@ -5,12 +5,10 @@ Every default is here and nowhere else, and the descriptions are what editors an
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from lb.config.fields import (
     TOKEN,
@@ -27,10 +25,12 @@ from lb.config.fields import (
     whole,
 )
 from lb.config.pools import Pool
+from lb.config.registry import Registry
 from lb.config.resilience import Timeout
 from lb.config.routes import Match, Route
+from lb.config.secret import TokenSource, file_path, no_secret
 from lb.config.section import AT_KEY, Found, Section, items_of, pairs_of, peek, readable
-from lb.config.values import Address, Network, is_visible
+from lb.config.values import Address, Network
 from lb.config.written import did_you_mean, is_off, quoted
 
 _bind = bind("0.0.0.0")
@@ -107,79 +107,15 @@ class RequestId(Section):
     )
 
 
-def _file_path(written: str) -> str:
-    if not written or "\0" in written:
-        raise ValueError(f"must be the path of a file, not {quoted(written)}")
-    return written
-
-
 class AccessLog(Section):
     """One line per request."""
 
-    path: Annotated[str, parsed(_file_path, "a path", "/var/log/lb/access.log")] = Field(
+    path: Annotated[str, parsed(file_path, "a path", "/var/log/lb/access.log")] = Field(
         default="-", description="A file, or `-` for standard output."
     )
     format: Annotated[Literal["json"], one_of("json")] = Field(
         default="json", description="`json`: one object per line."
     )
-
-
-def _variable(written: str) -> str:
-    if not (written.isascii() and written.isidentifier()):
-        # Not shown: it may be the secret itself.
-        raise ValueError("must be the name of an environment variable: letters, digits and _")
-    return written
-
-
-class TokenSource(Section):
-    """Where the token is to be read from: one of the two."""
-
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["file"]}, {"required": ["env"]}]})
-
-    file: Annotated[str | None, parsed(_file_path, "a path", "/run/secrets/token", types=(NoneType,))] = (
-        Field(default=None, description="A file that holds it.")
-    )
-    env: Annotated[
-        str | None,
-        parsed(_variable, "the name of an environment variable", "LB_ADMIN_TOKEN", types=(NoneType,)),
-    ] = Field(default=None, description="An environment variable that holds it.")
-
-    @classmethod
-    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        if (data.get("file") is None) == (data.get("env") is None):
-            yield (AT_KEY,), "needs one of the two: {file: PATH} or {env: NAME}"
-
-    def read(self) -> str:
-        """The token itself, without the line's end. Raises ValueError if there is none."""
-        found, place = self._look_up()
-        found = found.removesuffix("\n").removesuffix("\r")
-        if not found:
-            raise ValueError(f"the admin token in {place} is empty")
-        if not is_visible(found):
-            raise ValueError(
-                f"the admin token in {place} has a space, a line break or what isn't ASCII in it"
-            )
-        return found
-
-    def _look_up(self) -> tuple[str, str]:
-        if self.env is not None:
-            if self.env not in os.environ:
-                raise ValueError(f"the environment variable {self.env} for the admin token isn't set")
-            return os.environ[self.env], f"the environment variable {self.env}"
-        try:
-            with open(self.file or "", "rb") as stream:
-                return stream.read(65536).decode("latin-1"), f"the file {self.file}"
-        except OSError as error:
-            raise ValueError(f"can't read the admin token from {self.file}: {error.strerror}") from error
-
-
-def _no_secret(value: Any) -> Any:
-    if isinstance(value, str):
-        raise ValueError(
-            "must not stand in this file itself: put it into a file and write {file: PATH}, "
-            "or into an environment variable and write {env: NAME}"
-        )
-    return value
 
 
 class Admin(Section):
@@ -189,7 +125,7 @@ class Admin(Section):
         default=Address("127.0.0.1", 9901),
         description="`host:port`. Anything but loopback needs a token. Port 0 takes a free one.",
     )
-    token: Annotated[TokenSource | None, BeforeValidator(_no_secret)] = Field(
+    token: Annotated[TokenSource | None, BeforeValidator(no_secret)] = Field(
         default=None, description="Where the token is read from that clients have to present."
     )
 
@@ -266,6 +202,11 @@ class Config(Section):
         default=Admin.model_construct(),
         description="The address of the admin API, the metrics and the health of the balancer itself.",
     )
+    registry: Annotated[Registry | None, OrOff()] = Field(
+        default=None,
+        description="The embedded registry. If left out, there is one in memory where a pool has it as a "
+        "source.",
+    )
     drain: Drain = Field(
         default=Drain.model_construct(), description="How the balancer goes on SIGTERM and SIGINT."
     )
@@ -283,6 +224,8 @@ class Config(Section):
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
         yield from _shared_binds(data)
+        if "registry" not in data and _uses_registry(data):
+            data["registry"] = Registry()
         pools = [name for name, _ in pairs_of(data.get("pools"))]
         if not pools:
             return
@@ -304,15 +247,28 @@ def _shared_binds(data: Mapping[str, Any]) -> Iterator[Found]:
         bind = readable(_bind.read, peek(listener, "bind"))
         if bind is not None and (bind.port or bind.path) and seen.setdefault(bind, number) != number:
             yield ("listeners", number, "bind"), f"{bind} is here twice: listeners[{seen[bind]}] has it too"
+    registry = readable(_bind.read, peek(data.get("registry"), "bind"))
+    if registry is not None and registry.port and seen.setdefault(registry, -1) != -1:
+        yield ("registry", "bind"), f"{registry} is here twice: listeners[{seen[registry]}] has it too"
     admin = data.get("admin", {})
     if admin is None or is_off(admin):
         return
     written = peek(admin, "bind")
     bind = Admin.model_fields["bind"].default if written is None else readable(_admin_bind.read, written)
-    if bind in seen and written is None:
+    if bind is not None and bind.port and seen.get(bind) == -1:
+        yield ("registry", "bind"), f"{bind} is where admin listens, which has the registry in any case"
+    elif bind in seen and written is None:
         yield ("listeners", seen[bind], "bind"), f"{bind} is where admin listens if admin.bind isn't given"
     elif bind in seen:
         yield ("admin", "bind"), f"{bind} is here twice: listeners[{seen[bind]}] has it too"
+
+
+def _uses_registry(data: Mapping[str, Any]) -> bool:
+    """Whether a pool has the embedded registry among its sources."""
+    sources = [
+        each for _, pool in pairs_of(data.get("pools")) for _, each in items_of(peek(pool, "discovery"))
+    ]
+    return any(peek(each, "registry") is not None for each in sources)
 
 
 def _unknown_pools(number: int, route: Any, pools: list[str]) -> Iterator[Found]:

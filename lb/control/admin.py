@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -12,6 +12,7 @@ from aiohttp import web
 from lb.control.api import api_routes
 from lb.control.dashboard import dashboard_page
 from lb.control.guard import STATE, as_json, errors_as_json, only_who_may
+from lb.control.registry.api import RegistryApi
 from lb.control.state import AdminState
 from lb.control.view import source_views
 
@@ -39,16 +40,28 @@ def build_admin(state: AdminState) -> web.Application:
             *api_routes(state),
         ]
     )
+    registry = RegistryApi(lambda: state.registry, lambda: state.registry_token or state.token)
+    app.add_routes(registry.routes())
+    app.on_shutdown.append(_releasing(registry))
     app.on_response_prepare.append(_add_headers)
     return app
+
+
+def _releasing(registry: RegistryApi) -> Callable[[web.Application], Awaitable[None]]:
+    async def release(app: web.Application) -> None:
+        registry.release()
+
+    return release
 
 
 class AdminServer:
     """The admin API on sockets that are bound already."""
 
-    def __init__(self, state: AdminState, sockets: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, state: AdminState, sockets: Sequence[socket.socket], app: web.Application | None = None
+    ) -> None:
         self._sockets = sockets
-        self._runner = web.AppRunner(build_admin(state), access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(app or build_admin(state), access_log=None, shutdown_timeout=1.0)
 
     async def start(self) -> None:
         """Accepts. Raises OSError where there is no descriptor left.

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from lb.control.dashboard import dashboard_page
+from lb.control.registry.api import bears
 from lb.control.state import AdminState
 
 log = logging.getLogger("lb.admin")
@@ -84,12 +85,20 @@ async def only_who_may(request: web.Request, handler: Handler) -> web.StreamResp
         if not _is_local(request.headers.get("Host", "")):
             raise Refused(421, "The admin API answers to localhost, 127.0.0.1 and [::1] only, "
                                "unless a token is configured")  # fmt: skip
-    elif request.path not in OPEN and not _bears(request, token):
+    elif request.path not in OPEN and not _bears(request, token) and not _may_register(request, token):
         return _unauthorised(request)
     origin = request.headers.get("Origin")
     if origin is not None and request.method not in _SAFE and urlsplit(origin).netloc != request.host:
         raise Refused(403, "Pages of other sites may not change anything here")
     return await handler(request)
+
+
+def _may_register(request: web.Request, token: str) -> bool:
+    """Clients of Consul have other places for a token; and the registry may have one of its own."""
+    own = request.app[STATE].registry_token
+    return request.path.startswith("/v1/") and (
+        bears(request, token) or (own is not None and bears(request, own))
+    )
 
 
 def _is_local(host: str) -> bool:

@@ -13,6 +13,7 @@ from lb.observe.metrics import LbCollector
 
 if TYPE_CHECKING:
     from lb.control.prober import Prober
+    from lb.control.registry.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,5 @@ class AdminState:
     queued: Callable[[Pool], int] = _queued
     sources: Mapping[str, PoolSources] = field(default_factory=dict)  # by pool
     token: str | None = None
+    registry: Registry | None = None
+    registry_token: str | None = None

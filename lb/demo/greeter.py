@@ -11,6 +11,7 @@
 
 Every answer names the replica in `X-Greeter`. SIGTERM and SIGINT drain: the health check fails at once, new
 requests are still taken for `--drain-delay`, then those in flight are waited for. A second one exits at once.
+With `--registry` it registers as an instance of the service greeter, and SIGTERM deregisters it first.
 The same service in Go is `examples/greeter/main.go`; both pass the same tests.
 """
 
@@ -22,6 +23,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -49,6 +51,8 @@ class Options:
     fail_every: int = 0  # every how many requests one is answered with 500; 0 is never
     drain_delay: float = 0.0
     drain_timeout: float = 25.0
+    registry: str = ""  # the URL of one to register at
+    ttl: float = 10.0  # without a heartbeat for so long, it is out
 
 
 class Greeter:
@@ -130,13 +134,26 @@ async def serve(options: Options) -> None:
     bound = Address(*runner.addresses[0][:2])
     print(f"{options.id} listening on http://{bound}", flush=True)
 
-    await stopped.wait()
-    for number in SIGNALS:
-        loop.remove_signal_handler(number)
-        signal.signal(number, signal.SIG_DFL)  # the second one ends us, no matter what we wait for
-    greeter.draining = True
+    async with _registered(options, bound):
+        await stopped.wait()
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)  # the second one ends us, no matter what we wait for
+        greeter.draining = True
     await asyncio.sleep(options.drain_delay)
     await runner.cleanup()
+
+
+def _registered(options: Options, bound: Address) -> AbstractAsyncContextManager[object]:
+    """In the registry for as long as the block lasts, where there is one."""
+    if not options.registry:
+        return nullcontext()
+    from lb.registry import register
+
+    host = "" if bound.host in ("0.0.0.0", "::") else bound.host  # then where the registry sees us
+    return register(
+        "greeter", port=bound.port, address=host, id=options.id, url=options.registry, ttl=options.ttl
+    )
 
 
 def arguments(argv: Sequence[str] | None = None) -> Options:
@@ -152,6 +169,8 @@ def arguments(argv: Sequence[str] | None = None) -> Options:
     add("--fail-every", type=int, default=0, metavar="N", help="answer every Nth request with 500 (never)")
     add("--drain-delay", type=duration, default="0s", help="go on taking requests after SIGTERM (0s)")
     add("--drain-timeout", type=duration, default="25s", help="wait for requests in flight (25s)")
+    add("--registry", default="", metavar="URL", help="register there as an instance of greeter")
+    add("--ttl", type=duration, default="10s", help="out of rotation without a heartbeat for so long (10s)")
     return Options(**vars(parser.parse_args(argv)))
 
 

@@ -19,7 +19,8 @@ class Inherited:
 
     def __init__(self, sockets: Sequence[tuple[str, socket.socket]] = ()) -> None:
         self._left = list(sockets)
-        self.taken = False  # whether there was any, and someone wanted it
+        self.there = bool(sockets)  # whether there was any
+        self.taken = False  # and someone wanted it
 
     def take(self, family: int, address: object, name: str = "") -> socket.socket | None:
         """The one that is bound to this address. Where any port will do (0), one of this name on the host."""

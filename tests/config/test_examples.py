@@ -91,7 +91,28 @@ def full(config: Config) -> None:
     assert (pool.slow_start, pool.panic_threshold) == (None, None)
 
 
-CHECKS = (minimal, sidecar, routes, health, weighted, custom_policy, cache, latency, resilient, workers, full)
+def registry(config: Config) -> None:
+    assert config.registry is not None
+    assert (config.registry.store.file or "").endswith("/config/registry.journal")
+    source = config.pools["greeter"].discovery[0].registry
+    assert source is not None
+    assert (source.service, source.on_empty) == ("greeter", "accept")
+
+
+CHECKS = (
+    registry,
+    minimal,
+    sidecar,
+    routes,
+    health,
+    weighted,
+    custom_policy,
+    cache,
+    latency,
+    resilient,
+    workers,
+    full,
+)
 EXAMPLES = {check.__name__.replace("_", "-"): check for check in CHECKS}
 
 

@@ -519,7 +519,7 @@ def test_at_the_top(text, message):
     if message.endswith("reload: unknown key"):
         message += (
             " (known here: workers, watch, max_connections, listeners, trusted_proxies, request_id, "
-            "expose_backend, request_records, access_log, admin, drain, routes, pools)"
+            "expose_backend, request_records, access_log, admin, registry, drain, routes, pools)"
         )
     assert_problems(text, message)
 

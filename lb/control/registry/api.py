@@ -28,7 +28,7 @@ from lb.control.registry.requests import (
     report,
 )
 from lb.control.registry.store import Unavailable
-from lb.control.registry.table import Entry
+from lb.control.registry.table import Entry, Table
 from lb.control.registry.views import (
     DATACENTER,
     NODE,
@@ -47,11 +47,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class RegistryApi:
-    """The routes under /v1. `token` tells what changes need, or None; it is asked anew each time."""
+    """The routes under /v1. `registry` is asked for anew each time, and so is `token`, which changes need: a
+    reload may bring others, or none."""
 
-    def __init__(self, registry: Registry, token: Callable[[], str | None]) -> None:
-        self._registry = registry
-        self._table = registry.table
+    def __init__(self, registry: Callable[[], Registry | None], token: Callable[[], str | None]) -> None:
+        self._find = registry
         self._token = token
         self._waiting: set[asyncio.Future[None]] = set()
 
@@ -80,6 +80,17 @@ class RegistryApi:
             web.get("/v1/status/leader", get(self._leader)),
             web.get("/v1/status/peers", get(self._peers)),
         ]
+
+    @property
+    def _registry(self) -> Registry:
+        found = self._find()
+        if found is None:
+            raise Unknown("The registry is off: a pool with the source registry turns it on, or registry: {}")
+        return found
+
+    @property
+    def _table(self) -> Table:
+        return self._registry.table
 
     def release(self) -> None:
         """The server goes: whoever waits gets the table as it is."""
@@ -259,7 +270,7 @@ class RegistryApi:
         changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def on_change(name: str, instance_id: str) -> None:
-            if service in (None, name) and not changed.done():
+            if name and service in (None, name) and not changed.done():
                 changed.set_result(None)
 
         stop = self._table.listen(on_change)

@@ -52,13 +52,15 @@ class EtcdStore:
     expires = True
 
     def __init__(self, urls: Sequence[str]) -> None:
+        self.trouble = "etcd has not been read yet"
         self._urls = [url.rstrip("/") for url in urls]
         self._session: aiohttp.ClientSession | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._revision = 0  # the table is as etcd was at this one
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._read = False
-        self._tried = asyncio.Event()  # to read it, for the first time
+        self._tried = asyncio.Event()  # to read and to watch it, for the first time
+        self._wait = AGAIN[0]
         self._leases: dict[
             tuple[str, str], str
         ] = {}  # by instance and check, of states that are not critical
@@ -176,14 +178,11 @@ class EtcdStore:
 
     async def _follow(self) -> None:
         """Keeps the table as etcd has it. While etcd is away the table stays as it was."""
-        wait, away = AGAIN[0], False
+        self._wait = AGAIN[0]
         while True:
             try:
                 if not self._read:
                     await self._read_all()
-                if away:
-                    log.info("registry: etcd is back")
-                wait, away = AGAIN[0], False
                 await self._watch()
             except _Compacted:
                 log.info(
@@ -192,13 +191,26 @@ class EtcdStore:
                 self._read = False
                 continue
             except (Unavailable, *_NO_ANSWER, OSError, KeyError) as error:
-                if not away:
-                    log.warning("registry: etcd is away, and the table stays as it is: %s", error)
-                away = True
-            finally:
-                self._tried.set()
-            await asyncio.sleep(uniform(wait / 2, wait))
-            wait = min(wait * 2, AGAIN[1])
+                self._on_trouble(f"etcd is away: {error}")
+            await asyncio.sleep(uniform(self._wait / 2, self._wait))
+            self._wait = min(self._wait * 2, AGAIN[1])
+
+    def _on_trouble(self, trouble: str) -> None:
+        if not self.trouble or not self._tried.is_set():
+            log.warning("registry: the table stays as it is: %s", trouble)
+        changed, self.trouble = self.trouble != trouble, trouble
+        self._tried.set()
+        if changed:
+            self._table.stir()
+
+    def _on_watching(self) -> None:
+        """From here on nothing is missed."""
+        self._wait = AGAIN[0]
+        self._tried.set()
+        if self.trouble:
+            log.info("registry: etcd answers")
+            self.trouble = ""
+            self._table.stir()
 
     async def _read_all(self) -> None:
         answer = await self._ask("kv/range", _range(PREFIX))
@@ -221,7 +233,6 @@ class EtcdStore:
         self._table.replace(wanted)
         self._now_at(int(answer["header"]["revision"]))
         self._read = True
-        self._tried.set()
 
     async def _watch(self) -> None:
         """Until it ends. Raises _Compacted where it can't go on from where we are."""
@@ -260,6 +271,8 @@ class EtcdStore:
             if "compact_revision" in result:
                 raise _Compacted
             raise ValueError(str(result.get("cancel_reason", "the watch was cancelled")))
+        if result.get("created"):
+            self._on_watching()
         revision = 0
         for event in result.get("events", ()):
             pair = event["kv"]

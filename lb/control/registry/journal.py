@@ -45,6 +45,7 @@ class FileStore:
     """The table in a file. One process at a time has it; `waits` is for the one that takes its place."""
 
     expires = False
+    trouble = ""
 
     def __init__(self, path: str, waits: bool = False) -> None:
         self._path = Path(path)

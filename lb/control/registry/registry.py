@@ -36,6 +36,11 @@ class Registry:
         self._stop_listening = self.table.listen(self._on_change)
         self._known: dict[str, Entry] = {}  # by ID, those whose deadlines have been set
 
+    @property
+    def trouble(self) -> str:
+        """Why the table may not be as the store has it; empty where it is."""
+        return self._store.trouble
+
     async def open(self) -> None:
         """Reads the store. Raises OSError, or what the store raises, where that can't be."""
         await self._store.open(self.table)

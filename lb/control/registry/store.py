@@ -18,10 +18,11 @@ class Store(Protocol):
 
     A method returns when the change is safe and in the table, or raises Unavailable, and then nothing has
     changed. `expires` is whether the store itself notices a heartbeat that stays away; else the registry
-    watches, and says so by `set_state`.
+    watches, and says so by `set_state`. `trouble` is why the table may not be as the store has it.
     """
 
     expires: bool
+    trouble: str
 
     async def open(self, table: Table) -> None: ...
 
@@ -40,6 +41,7 @@ class MemoryStore:
     """Is gone with the process."""
 
     expires = False
+    trouble = ""
 
     async def open(self, table: Table) -> None:
         self._table = table

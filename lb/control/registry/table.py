@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lb.control.registry.model import CRITICAL, Instance, State, worst
 
-Listener = Callable[[str, str], object]  # the service and the instance that have changed
+Listener = Callable[[str, str], object]  # told the service and the instance that have changed
 
 
 @dataclass(slots=True)
@@ -140,6 +140,11 @@ class Table:
         key = object()
         self._listeners[key] = listener
         return lambda: self._listeners.pop(key, None) and None
+
+    def stir(self) -> None:
+        """How well the table is known has changed: listeners are told with no names."""
+        for listener in list(self._listeners.values()):
+            listener("", "")
 
     def _tell(self, instance: Instance, index: int) -> None:
         self._touched[instance.service] = index

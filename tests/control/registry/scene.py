@@ -47,7 +47,7 @@ async def opened(store: Store | None = None) -> AsyncIterator[Registry]:
 @asynccontextmanager
 async def served(store: Store | None = None, token: str | None = None) -> AsyncIterator[Client]:
     async with opened(store) as registry:
-        api = RegistryApi(registry, lambda: token)
+        api = RegistryApi(lambda: registry, lambda: token)
         async with TestClient(TestServer(build_registry(api))) as client:
             yield client
 

@@ -1,0 +1,161 @@
+"""The registry of a running balancer: its store, its own address, its part in the pools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from lb.build import CannotStart
+from lb.config import Address, Config
+from lb.core.backend import BackendSpec
+
+if TYPE_CHECKING:
+    from lb.app import App
+    from lb.config.registry import Registry as RegistrySection
+    from lb.config.registry import Store as StoreSection
+    from lb.control.admin import AdminServer
+    from lb.control.registry.registry import Registry
+    from lb.control.registry.store import Store
+    from lb.control.registry.table import Entry, Table
+    from lb.control.state import AdminState
+    from lb.proxy.sockets import Listening
+
+
+class Registrar:
+    """The registry, the token that changes need, the server on its own address: each where there is one."""
+
+    def __init__(self, registry: Registry | None = None, token: str | None = None) -> None:
+        self.registry = registry
+        self.token = token
+        self.is_at: Address | None = None
+        self.listening: Listening | None = None
+        self.server: AdminServer | None = None
+
+    def serve_at(self, address: Address, listening: Listening, state: AdminState) -> None:
+        """Gets ready to be asked there."""
+        from lb.control.admin import AdminServer
+        from lb.control.registry.api import RegistryApi, build_registry
+
+        api = RegistryApi(lambda: state.registry, lambda: state.registry_token)
+        self.is_at, self.listening = address, listening
+        self.server = AdminServer(state, listening.sockets, build_registry(api))
+
+    def same_server(self, other: Registrar) -> None:
+        """Goes on with what another one has there."""
+        self.is_at, self.listening, self.server = other.is_at, other.listening, other.server
+
+    async def close_server(self) -> None:
+        """Nobody is answered there any more."""
+        if self.server is not None:
+            await self.server.close()
+        if self.listening is not None:
+            self.listening.close()
+
+    async def close(self) -> None:
+        """Ends all of it."""
+        await self.close_server()
+        if self.registry is not None:
+            await self.registry.close()
+
+
+async def prepare_registrar(app: App, config: Config, undo: AsyncExitStack) -> Registrar:
+    """What a configuration asks for, where it can be as it runs. Raises CannotStart.
+
+    Of several workers none has a registry, but their supervisor.
+    """
+    section, running = config.registry, app.registrar
+    if section is None or not app.discovers:
+        return Registrar()
+    registrar = Registrar(running.registry, _token(section))
+    if section.bind is not None and section.bind == running.is_at:
+        registrar.same_server(running)
+    if registrar.registry is None:
+        from lb.control.registry.registry import Registry
+
+        registrar.registry = registry = Registry(_store(section.store, app.inherited.there), app.clock)
+        undo.push_async_callback(registry.close)
+        await _open(registry, section)
+    return registrar
+
+
+async def _open(registry: Registry, section: RegistrySection) -> None:
+    from lb.control.registry.journal import Damaged, Taken
+
+    try:
+        await registry.open()
+    except OSError as error:
+        where = error.filename or section.store.file
+        raise CannotStart(f"registry: {where}: {(error.strerror or str(error)).lower()}") from error
+    except (Damaged, Taken) as error:
+        raise CannotStart(f"registry: {error}") from error
+
+
+def _store(section: StoreSection, follows: bool) -> Store:
+    if section.file is not None:
+        from lb.control.registry.journal import FileStore
+
+        return FileStore(section.file, waits=follows)
+    if section.etcd:
+        from lb.control.registry.etcd import EtcdStore
+
+        return EtcdStore(section.etcd)
+    from lb.control.registry.store import MemoryStore
+
+    return MemoryStore()
+
+
+def _token(section: RegistrySection) -> str | None:
+    try:
+        return None if section.token is None else section.token.read()
+    except ValueError as error:
+        raise CannotStart(str(error)) from error
+
+
+class RegisteredService:
+    """A service in the registry's table, as a pool's source sees it.
+
+    An instance without a port can't be a backend. `tier` and `zone` may stand in its Meta.
+    """
+
+    def __init__(self, registry: Registry, name: str, tags: Sequence[str]) -> None:
+        self._registry = registry
+        self._table: Table = registry.table
+        self._name = name
+        self._tags = frozenset(tags)
+        self._known: dict[str, tuple[int, Entry, BackendSpec]] = {}  # by ID, as of which change
+
+    @property
+    def trouble(self) -> str:
+        return self._registry.trouble
+
+    def listen(self, on_change: Callable[[], object]) -> Callable[[], None]:
+        return self._table.listen(lambda service, _: service in ("", self._name) and on_change())
+
+    def backends(self) -> Sequence[BackendSpec]:
+        known, self._known = self._known, {}
+        found = []
+        for entry in self._table.service(self._name):
+            instance = entry.instance
+            if entry.status == "critical" or not instance.port or not self._tags <= set(instance.tags):
+                continue
+            before = known.get(instance.id)
+            if before is None or before[0] != entry.modified or before[1] is not entry:
+                before = entry.modified, entry, _spec(entry)
+            self._known[instance.id] = before
+            found.append(before[2])
+        return found
+
+
+def _spec(entry: Entry) -> BackendSpec:
+    from lb.control.registry.views import weight_of
+
+    instance = entry.instance
+    tier = instance.meta.get("tier", "0")
+    return BackendSpec(
+        instance.id,
+        instance.address,
+        instance.port,
+        weight_of(entry),
+        int(tier) if len(tier) == 1 and tier in "0123456789" else 0,
+    )
