@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lb.config import Backend as BackendConfig
 from lb.config import ConfigError
 from lb.config import Pool as PoolConfig
-from lb.config.discovery import DiscoverySource, DnsSection, FileSection, RegistrySection
+from lb.config.discovery import DiscoverySource, DnsSection, FileSection, KubernetesSection, RegistrySection
 from lb.core.backend import BackendSpec
 from lb.core.source import SourceState
 from lb.discovery.base import Source, SourceError
@@ -65,9 +65,18 @@ def _dns(section: DnsSection) -> Source:
     )
 
 
+def _kubernetes(section: KubernetesSection) -> Source:
+    from lb.discovery.kubernetes import KubernetesSource, Service
+    from lb.discovery.kubernetes_access import find_access
+
+    service = Service(section.service, section.namespace, section.port)
+    return KubernetesSource(service, lambda: find_access(section.kubeconfig, section.context))
+
+
 SOURCES: dict[str, Callable[[Any], Source]] = {
     "file": _file,
     "dns": _dns,
+    "kubernetes": _kubernetes,
 }
 """How each kind of source is made of its section."""
 

@@ -6,6 +6,7 @@ For another kind of source: a section here or in a file of its own, a line in `D
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path as FilePath
@@ -186,6 +187,57 @@ class RegistrySection(SourceSection):
         return self.service
 
 
+_kubernetes_name = pattern_text("a name in Kubernetes", r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "greeter")
+
+
+def _service_port(written: str) -> str:
+    if written.isascii() and written.isdecimal() and not written.startswith("0") and int(written) <= 65535:
+        return written
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", written) or not re.search("[a-z]", written):
+        raise ValueError(f"must be the name of a port, or its number from 1 to 65535, not {quoted(written)}")
+    return written
+
+
+class KubernetesSection(SourceSection):
+    """The endpoints of a Service, by the EndpointSlices of a cluster's API server."""
+
+    required: ClassVar = {"service": "a Service, as in service: greeter"}
+
+    on_empty: Annotated[Literal["keep", "accept"], one_of("keep", "accept")] = Field(
+        default="accept",
+        description="What an empty answer after a full one does: `keep` stays with the last backends, "
+        "`accept` leaves the pool without them.",
+    )
+    service: Annotated[str, _kubernetes_name] = Field(description="The Service's name.")
+    namespace: Annotated[str, _kubernetes_name] = Field(
+        default="", description="Its namespace: our own, or that of the kubeconfig's context, if left out."
+    )
+    port: Annotated[str, parsed(_service_port, "a port's name or number", "http")] = Field(
+        default="",
+        description="The port's name in the Service, or the number that the pods listen on. May be left out "
+        "where the Service has only one.",
+    )
+    kubeconfig: Annotated[str, parsed(_file_path, "a path", "/etc/lb/kubeconfig")] = Field(
+        default="",
+        description="How to reach the API server. If left out: as the ServiceAccount of our pod, or by "
+        "`KUBECONFIG`. Relative to the configuration file.",
+    )
+    context: Annotated[str, parsed(str, "the name of a context", "staging")] = Field(
+        default="", description="The kubeconfig's context; its current one if left out."
+    )
+
+    @classmethod
+    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
+        path, directory = data.get("kubeconfig"), context.get("directory")
+        if isinstance(path, str) and path and isinstance(directory, FilePath):
+            data["kubeconfig"] = type(path)(directory / path)
+        yield from ()
+
+    @property
+    def about(self) -> str:
+        return f"{self.namespace}/{self.service}" if self.namespace else self.service
+
+
 class DiscoverySource(Section):
     """One source: a mapping of its kind to what it has to know."""
 
@@ -197,6 +249,9 @@ class DiscoverySource(Section):
     dns: DnsSection | None = Field(default=None, description="The addresses of a name, or its SRV records.")
     registry: Annotated[RegistrySection | None, OrShort("service", _service.json_schema)] = Field(
         default=None, description="The instances of a service in the embedded registry."
+    )
+    kubernetes: KubernetesSection | None = Field(
+        default=None, description="The endpoints of a Service, by its EndpointSlices."
     )
 
     @classmethod

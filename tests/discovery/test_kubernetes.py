@@ -1,0 +1,338 @@
+"""The source `kubernetes`, against recordings of a real API server and against what else one may say."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from base64 import b64encode
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+import yaml
+
+from lb.core.backend import BackendSpec
+from lb.discovery.base import SourceError
+from lb.discovery.kubernetes import KubernetesSource, Service
+from lb.discovery.kubernetes_access import Access, from_kubeconfig, in_cluster
+from tests.discovery.apiserver import ApiServer, api_server, endpoint, event, slice_of
+
+Sets = AsyncIterator[Sequence[BackendSpec]]
+
+
+@asynccontextmanager
+async def watched(server: ApiServer, port: str = "http", token: str = "") -> AsyncIterator[Any]:
+    access = Access(server.url, "default", "a test", None, lambda: token)
+    source = KubernetesSource(Service("m", "", port), lambda: access)
+    async with aclosing(source.watch()) as sets:
+        yield sets
+
+
+async def next_set(sets: Any) -> list[str]:
+    found = await asyncio.wait_for(anext(sets), 10)
+    return [spec.address for spec in found]
+
+
+async def test_a_real_server_from_the_list_to_the_end_of_the_watch() -> None:
+    async with api_server() as server, watched(server) as sets:
+        listed, recorded = server.replay("list.json"), server.replay("watch.json")
+        assert await next_set(sets) == ["10.77.1.1:8080", "10.77.1.2:8080", "10.77.1.3:8080"]
+        assert await next_set(sets) == ["10.77.1.2:8080", "10.77.1.3:8080"]
+        assert await next_set(sets) == ["10.77.1.1:8080", "10.77.1.2:8080", "10.77.1.3:8080"]
+        assert await next_set(sets) == ["10.77.1.1:8080", "10.77.1.3:8080"]
+        assert server.asked[0] == {"path": listed["path"], **listed["params"]}
+        asked = dict(server.asked[1])
+        assert 240 <= int(asked.pop("timeoutSeconds")) <= 480
+        wanted = {"path": recorded["path"], **recorded["params"]}
+        del wanted["timeoutSeconds"]
+        assert asked == wanted
+        # The stream ended cleanly, and goes on from the last bookmark.
+        server.replay("watch_410.json")
+        server.list(slice_of("m9", endpoint("10.77.1.9")))
+        assert await next_set(sets) == ["10.77.1.9:8080"]
+        assert server.asked[2]["resourceVersion"] == "253"
+        assert "watch" not in server.asked[3]
+
+
+async def test_a_410_as_a_status_lists_anew() -> None:
+    async with api_server() as server, watched(server) as sets:
+        server.list(slice_of("m0", endpoint("10.0.0.1")))
+        server.say({"kind": "Status", "code": 410}, status=410)
+        server.list(slice_of("m0", endpoint("10.0.0.2")))
+        assert await next_set(sets) == ["10.0.0.1:8080"]
+        assert await next_set(sets) == ["10.0.0.2:8080"]
+
+
+async def test_an_unauthorized_is_told() -> None:
+    async with api_server() as server, watched(server, token="old") as sets:
+        server.replay("unauthorized.json")
+        with pytest.raises(SourceError, match=r"401 Unauthorized: it does not know us; the token of a test"):
+            await next_set(sets)
+        assert server.tokens == ["Bearer old"]
+
+
+async def test_a_forbidden_says_which_role_is_missing() -> None:
+    async with api_server() as server, watched(server) as sets:
+        server.say({"message": 'endpointslices is forbidden: User "x" cannot list'}, status=403)
+        with pytest.raises(SourceError) as caught:
+            await next_set(sets)
+    for words in ("a Role in the namespace default", "list and watch on endpointslices", 'User "x" cannot'):
+        assert words in str(caught.value)
+
+
+async def test_a_server_that_is_busy_says_when_to_come_back() -> None:
+    async with api_server() as server, watched(server) as sets:
+        server.say({}, status=429, **{"Retry-After": "7"})
+        with pytest.raises(SourceError) as caught:
+            await next_set(sets)
+    assert caught.value.after == 7.0
+
+
+async def test_a_server_that_is_gone_is_told() -> None:
+    async with api_server() as server:
+        gone = server.url
+    access = Access(gone, "default", "a test")
+    async with aclosing(KubernetesSource(Service("m"), lambda: access).watch()) as sets:
+        with pytest.raises(SourceError, match=f"no answer of the API server at {gone}"):
+            await next_set(sets)
+
+
+@pytest.mark.parametrize("wrong", [b"no json\n", b"[]\n", b'{"type": "ADDED", "object": {}}\n'])
+async def test_what_cannot_be_read_is_told(wrong: bytes) -> None:
+    async with api_server() as server, watched(server) as sets:
+        server.list()
+        stream = server.stream()
+        assert await next_set(sets) == []
+        stream.put_nowait(wrong)
+        with pytest.raises(SourceError):
+            await next_set(sets)
+
+
+async def test_events_come_in_pieces_and_several_at_once() -> None:
+    async with api_server() as server, watched(server) as sets:
+        server.list(slice_of("a", endpoint("10.0.0.1")))
+        stream = server.stream()
+        assert await next_set(sets) == ["10.0.0.1:8080"]
+        line = event("ADDED", slice_of("b", endpoint("10.0.0.2")))
+        for piece in (line[:10], line[10:30], line[30:]):
+            stream.put_nowait(piece)
+            await asyncio.sleep(0.02)
+        assert await next_set(sets) == ["10.0.0.1:8080", "10.0.0.2:8080"]
+        stream.put_nowait(
+            event("DELETED", slice_of("a"))
+            + event("MODIFIED", slice_of("b", endpoint("10.0.0.3")))
+            + event("BOOKMARK", {"metadata": {"resourceVersion": "999"}})
+        )
+        assert await next_set(sets) == ["10.0.0.3:8080"]  # one set for all of it
+        stream.put_nowait(None)
+        again = server.stream()
+        again.put_nowait(event("DELETED", slice_of("b")))
+        assert await next_set(sets) == []
+        assert server.asked[2]["resourceVersion"] == "999"
+
+
+@pytest.mark.parametrize(
+    ("conditions", "serves"),
+    [
+        ({}, True),
+        ({"ready": True}, True),
+        ({"ready": False}, False),
+        ({"ready": False, "serving": False, "terminating": False}, False),
+        ({"ready": False, "serving": True, "terminating": True}, False),
+        ({"ready": True, "serving": True, "terminating": True}, False),
+    ],
+)
+async def test_who_is_ready(conditions: dict[str, bool], serves: bool) -> None:
+    async with api_server() as server, watched(server) as sets:
+        server.list(slice_of("a", endpoint("10.0.0.1", **conditions), endpoint("10.0.0.2")))
+        assert ("10.0.0.1:8080" in await next_set(sets)) == serves
+
+
+async def test_where_all_terminate_those_that_still_serve_stay() -> None:
+    async with api_server() as server, watched(server) as sets:
+        going = {"ready": False, "terminating": True}
+        server.list(
+            slice_of(
+                "a", endpoint("10.0.0.1", serving=True, **going), endpoint("10.0.0.2", serving=False, **going)
+            )
+        )
+        assert await next_set(sets) == ["10.0.0.1:8080"]
+
+
+async def test_several_slices_are_one_set_and_ipv4_comes_first() -> None:
+    async with api_server() as server, watched(server) as sets:
+        server.list(
+            slice_of("a", endpoint("10.0.0.1", "pod-1"), endpoint("10.0.0.2", "pod-2")),
+            slice_of("b", endpoint("10.0.0.2", "pod-2"), endpoint("10.0.0.3")),
+            slice_of("c", endpoint("fd00::1", "pod-1"), family="IPv6"),
+        )
+        found = await asyncio.wait_for(anext(sets), 10)
+        assert [(spec.id, spec.address) for spec in found] == [
+            ("10.0.0.3:8080", "10.0.0.3:8080"),
+            ("pod-1", "10.0.0.1:8080"),
+            ("pod-2", "10.0.0.2:8080"),
+        ]
+
+
+async def test_a_cluster_of_ipv6_alone() -> None:
+    async with api_server() as server, watched(server) as sets:
+        server.list(slice_of("c", endpoint("fd00::1"), family="IPv6"), slice_of("a"))
+        assert await next_set(sets) == ["[fd00::1]:8080"]
+
+
+PORTS = [
+    {"name": "http", "port": 8080},
+    {"name": "admin", "port": 9901},
+    {"name": "u", "port": 1, "protocol": "UDP"},
+]
+
+
+@pytest.mark.parametrize(("port", "found"), [("http", 8080), ("admin", 9901), ("7000", 7000)])
+async def test_the_port_by_its_name_or_number(port: str, found: int) -> None:
+    async with api_server() as server, watched(server, port) as sets:
+        server.list(slice_of("a", endpoint("10.0.0.1"), ports=PORTS))
+        assert await next_set(sets) == [f"10.0.0.1:{found}"]
+
+
+@pytest.mark.parametrize(
+    ("port", "words"), [("", r"several ports \(http, admin\)"), ("grpc", "no port called grpc")]
+)
+async def test_which_port_has_to_be_clear(port: str, words: str) -> None:
+    async with api_server() as server, watched(server, port) as sets:
+        server.list(slice_of("a", endpoint("10.0.0.1"), ports=PORTS))
+        with pytest.raises(SourceError, match=words):
+            await next_set(sets)
+
+
+async def test_the_only_port_needs_no_name() -> None:
+    async with api_server() as server, watched(server, "") as sets:
+        server.list(
+            slice_of("a", endpoint("10.0.0.1"), ports=[{"name": "", "port": 80}]), slice_of("b", ports=[])
+        )
+        assert await next_set(sets) == ["10.0.0.1:80"]
+
+
+async def test_what_has_not_changed_is_the_very_same() -> None:
+    async with api_server() as server, watched(server) as sets:
+        server.list(slice_of("a", endpoint("10.0.0.1")), slice_of("b", endpoint("10.0.0.2")))
+        stream = server.stream()
+        before = await anext(sets)
+        stream.put_nowait(event("DELETED", slice_of("b")))
+        after = await asyncio.wait_for(anext(sets), 10)
+        assert after[0] is before[0]
+
+
+# --- how to reach the server ---
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def service_account(folder: Path, authority: trustme.CA) -> None:
+    authority.cert_pem.write_to_path(str(folder / "ca.crt"))
+    (folder / "namespace").write_text("greeters\n")
+    (folder / "token").write_text("first\n")
+
+
+async def test_in_a_cluster_with_a_token_that_is_renewed(tmp_path: Path, authority: trustme.CA) -> None:
+    service_account(tmp_path, authority)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    async with api_server(tls) as server:
+        port = server.url.rpartition(":")[2]
+        environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": port}
+        access = in_cluster(tmp_path, environment)
+        async with aclosing(KubernetesSource(Service("m"), lambda: access).watch()) as sets:
+            server.list(slice_of("a", endpoint("10.0.0.1")))
+            assert await next_set(sets) == ["10.0.0.1:8080"]
+            (tmp_path / "token").write_text("second\n")
+            server.say({}, status=410)
+            server.list(slice_of("a", endpoint("10.0.0.2")))
+            assert await next_set(sets) == ["10.0.0.2:8080"]
+        assert server.tokens == ["Bearer first", "Bearer second", "Bearer second"]
+        assert "/namespaces/greeters/" in server.asked[0]["path"]
+
+
+async def test_a_server_that_nobody_vouches_for_is_not_believed(
+    tmp_path: Path, authority: trustme.CA
+) -> None:
+    service_account(tmp_path, authority)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
+    async with api_server(tls) as server:
+        environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1"}
+        environment["KUBERNETES_SERVICE_PORT"] = server.url.rpartition(":")[2]
+        access = in_cluster(tmp_path, environment)
+        async with aclosing(KubernetesSource(Service("m"), lambda: access).watch()) as sets:
+            with pytest.raises(SourceError, match="CERTIFICATE_VERIFY_FAILED"):
+                await next_set(sets)
+    assert server.tokens == []
+
+
+def test_no_pod_and_no_kubeconfig() -> None:
+    with pytest.raises(ValueError, match="this is no pod with a ServiceAccount"):
+        in_cluster(Path("/nonexistent"), {})
+
+
+def kubeconfig(server: str, user: dict[str, Any], **cluster: Any) -> str:
+    return yaml.safe_dump(
+        {
+            "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u", "namespace": "ns"}}],
+            "clusters": [{"name": "c", "cluster": {"server": server, **cluster}}],
+            "users": [{"name": "u", "user": user}],
+        }
+    )
+
+
+async def test_a_kubeconfig_with_a_client_certificate(tmp_path: Path, authority: trustme.CA) -> None:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.configure_trust(tls)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    mine = authority.issue_cert("me@example.org")
+    async with api_server(tls) as server:
+        path = tmp_path / "kubeconfig"
+        user = {
+            "client-certificate-data": b64encode(mine.cert_chain_pems[0].bytes()).decode(),
+            "client-key-data": b64encode(mine.private_key_pem.bytes()).decode(),
+        }
+        ca = b64encode(authority.cert_pem.bytes()).decode()
+        path.write_text(kubeconfig(server.url, user, **{"certificate-authority-data": ca}))
+        access = from_kubeconfig(path)
+        assert access.namespace == "ns"
+        async with aclosing(KubernetesSource(Service("m"), lambda: access).watch()) as sets:
+            server.list(slice_of("a", endpoint("10.0.0.1")))
+            assert await next_set(sets) == ["10.0.0.1:8080"]
+
+
+def test_a_token_in_a_file_of_a_kubeconfig_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(kubeconfig("http://127.0.0.1:1", {"tokenFile": "token"}))
+    access = from_kubeconfig(path)
+    for token in ("one", "two"):
+        (tmp_path / "token").write_text(token + "\n")
+        assert access.headers() == {"Authorization": f"Bearer {token}"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[", "can't be read"),
+        ("a: b", "has no context ''"),
+        ("[]", "is not one"),
+        (kubeconfig("http://x", {"exec": {"command": "aws"}}), "signs in by exec"),
+        (kubeconfig("https://x", {"client-certificate-data": "!"}), "certificates can't be read"),
+    ],
+)
+def test_a_kubeconfig_that_is_wrong(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(text)
+    with pytest.raises(ValueError) as caught:
+        from_kubeconfig(path)
+    assert words in str(caught.value)
