@@ -1,0 +1,142 @@
+"""The manifests: rendered by kubectl, held against the schemas of Kubernetes, and to what they promise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lb.config import load
+from tests.tools import need
+
+KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
+FOLDERS = [".", "base/greeter", "base/balancer", "sidecar-server", "sidecar-client", "prometheus"]
+CONFIGURATIONS = sorted(KUBERNETES.rglob("lb.yaml"))
+
+
+def rendered(folder: str) -> str:
+    kubectl = need("kubectl", "kubernetes-client")
+    done = subprocess.run(
+        [kubectl, "kustomize", str(KUBERNETES / folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def objects(folder: str) -> dict[tuple[str, str], Any]:
+    found = [each for each in yaml.safe_load_all(rendered(folder)) if each]
+    return {(each["kind"], each["metadata"]["name"]): each for each in found}
+
+
+def pods(folder: str) -> Iterator[tuple[str, Any]]:
+    for (kind, name), each in objects(folder).items():
+        if kind == "Deployment":
+            yield name, each["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_schemas_of_kubernetes_hold(folder: str, tmp_path: Path) -> None:
+    path = tmp_path / "all.yaml"
+    known = [
+        each for each in yaml.safe_load_all(rendered(folder)) if "monitoring.coreos.com" not in str(each)
+    ]
+    path.write_text(yaml.safe_dump_all(known))
+    validate = Path(sys.executable).with_name("kubernetes-validate")
+    done = subprocess.run([validate, "--strict", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" passed ") + done.stderr.count(" passed ") >= len(known) - 2, done.stdout
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_pods_are_restricted(folder: str) -> None:
+    """As the Pod Security Standard `restricted` has it, with a root that can't be written besides."""
+    for name, pod in pods(folder):
+        security = pod["securityContext"]
+        assert security["runAsNonRoot"] is True, name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in (*pod["containers"], *pod.get("initContainers", ())):
+            own = container["securityContext"]
+            assert own["allowPrivilegeEscalation"] is False, container["name"]
+            assert own["readOnlyRootFilesystem"] is True
+            assert own["capabilities"] == {"drop": ["ALL"]}
+            assert "memory" in container["resources"]["limits"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_what_is_mounted_is_there(folder: str) -> None:
+    there = objects(folder)
+    for name, pod in pods(folder):
+        volumes = {each["name"]: each for each in pod.get("volumes", ())}
+        for container in (*pod["containers"], *pod.get("initContainers", ())):
+            for mount in container.get("volumeMounts", ()):
+                assert mount["name"] in volumes, (name, mount)
+        for volume in volumes.values():
+            if "configMap" in volume:
+                assert ("ConfigMap", volume["configMap"]["name"]) in there
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: str(path.relative_to(KUBERNETES)))
+def test_configurations_are_good(path: Path) -> None:
+    assert load(path).admin is not None
+
+
+@pytest.mark.parametrize("folder", [".", "sidecar-server", "sidecar-client"])
+def test_there_is_time_to_drain(folder: str) -> None:
+    there = objects(folder)
+    for name, pod in pods(folder):
+        grace = pod["terminationGracePeriodSeconds"]
+        needed = 0.0
+        for volume in pod.get("volumes", ()):
+            if "configMap" in volume:
+                text = there["ConfigMap", volume["configMap"]["name"]]["data"]["lb.yaml"]
+                drain = yaml.safe_load(text)["drain"]
+                needed += float(drain["delay"].rstrip("s")) + float(drain["timeout"].rstrip("s"))
+        for container in pod["containers"]:
+            for argument in container.get("args", ()):
+                option, _, value = argument.partition("=")
+                if option in ("--drain-delay", "--drain-timeout"):
+                    needed += float(value.rstrip("s"))
+        assert grace >= needed + 5, name
+
+
+def test_the_balancer_may_see_endpoints_and_nothing_else() -> None:
+    there = objects(".")
+    assert there["Role", "lb"]["rules"] == [
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
+    ]
+    assert not [kind for kind, _ in there if kind.startswith("Cluster")]
+
+
+def test_sidecars_are_native_ones() -> None:
+    for folder, name in (("sidecar-server", "greeter"), ("sidecar-client", "client")):
+        pod = objects(folder)["Deployment", name]["spec"]["template"]["spec"]
+        (sidecar,) = pod["initContainers"]
+        assert (sidecar["restartPolicy"], sidecar["image"]) == ("Always", "lb:latest")
+        assert "startupProbe" in sidecar
+
+
+def test_nobody_comes_past_the_sidecar() -> None:
+    pod = objects("sidecar-server")["Deployment", "greeter"]["spec"]["template"]["spec"]
+    (greeter,) = pod["containers"]
+    assert not greeter.get("ports")
+    assert "readinessProbe" not in greeter
+    assert any(argument.startswith("--bind=127.0.0.1:") for argument in greeter["args"])
+
+
+def test_prometheus_scrapes_with_the_token() -> None:
+    there = objects("prometheus")
+    monitor = there["ServiceMonitor", "lb"]["spec"]
+    assert monitor["endpoints"][0]["authorization"]["credentials"] == {"name": "lb-admin", "key": "token"}
+    labels = monitor["selector"]["matchLabels"]
+    matched = [
+        name for (kind, name), each in there.items()
+        if kind == "Service" and labels.items() <= each["metadata"].get("labels", {}).items()
+    ]  # fmt: skip
+    assert matched == ["lb-admin"]
+    template = there["Deployment", "lb"]["spec"]["template"]
+    assert template["metadata"]["annotations"]["prometheus.io/port"] == "9901"
