@@ -56,6 +56,7 @@ class _Peer:
     """Stands on both sides of a codec and does nothing."""
 
     def on_head(self, request: object, data: bytes, end: bool) -> None: ...
+    def on_own(self, request: object) -> None: ...
     def on_malformed(self, failure: object, start: bytes) -> None:
         raise AssertionError(f"{failure}: {start!r}")
 
@@ -83,7 +84,42 @@ def request_heads() -> Iterator[Subject]:
         yield f"parse a request of {len(headers) + 1} headers", parse
 
 
-SUBJECTS = (request_ids, picks, request_heads)
+def response_heads() -> Iterator[Subject]:
+    """A response with its body, from the bytes to `on_head`."""
+    from lb.core.message import Request
+    from lb.wire.fields import response_rules
+    from lb.wire.h1_client import ClientCodec
+
+    few = ["Content-Type: text/plain"]
+    many = [
+        *few,
+        "Server: x",
+        "Date: Thu, 01 Jan 1970 00:00:00 GMT",
+        "Cache-Control: no-store",
+        "Vary: Accept",
+    ]
+    many += [
+        'ETag: "1"',
+        "Connection: keep-alive",
+        "X-Content-Type-Options: nosniff",
+        "X-Frame-Options: DENY",
+    ]
+    request = Request(b"GET", b"/", [b"GET / HTTP/1.1", b"Host: a"])
+    for fields in (few, many):
+        answer = "\r\n".join(
+            ["HTTP/1.1 200 OK", "Content-Length: 14", *fields, "", "hello from here"[:14]]
+        ).encode()
+        peer: Any = _Peer()
+        codec = ClientCodec(peer, response_rules("X-Request-ID"))
+
+        def parse(codec: ClientCodec = codec, answer: bytes = answer, peer: Any = peer) -> None:
+            codec.send_head(peer, request, b"X-Request-ID: 1", b"", True)
+            codec.feed(answer)
+
+        yield f"send a request, parse a response of {len(fields) + 1} headers", parse
+
+
+SUBJECTS = (request_ids, picks, request_heads, response_heads)
 
 
 def nanoseconds(call: Callable[[], object]) -> float:

@@ -19,6 +19,9 @@ class Request:
     """
 
     expect_continue = False
+    takes_trailers = False  # whether the client has said so: RFC 9110, section 10.1.4
+    max_forwards: bytes | None = None  # of OPTIONS: RFC 9110, section 7.6.2
+    named: tuple[bytes, ...] = ()  # fields that end here because Connection names them, in lower case
     upgrade = b""  # the protocols that the client would switch to
     given_id = b""
     forwarded_for = b""
@@ -56,13 +59,16 @@ class Request:
 class Response:
     """A response's head, judged and stripped of what ends at this hop: the status line, then the fields."""
 
-    __slots__ = ("keep_alive", "length", "lines", "status", "upgrade")
+    __slots__ = ("keep_alive", "length", "lines", "named", "status", "upgrade")
 
     def __init__(self, status: int, lines: list[bytes], length: int, keep_alive: bool = True) -> None:
         self.status = status
         self.lines = lines
         self.length = length
         self.keep_alive = keep_alive
+        self.named: tuple[
+            bytes, ...
+        ] = ()  # fields that end here because Connection names them, in lower case
         self.upgrade = b""  # the protocol that it switches to, where it is a 101
 
 

@@ -28,6 +28,8 @@ _PHRASES = {
     505: "HTTP Version Not Supported",
 }
 
+_ALLOW = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
 
 def answer(
     failure: Failure, request_id: bytes, accept: bytes | None, retry_after: float = 0.0
@@ -57,13 +59,22 @@ def answer(
         b"Content-Type: " + kind,
         b"Content-Length: %d" % len(body),
         b"Cache-Control: no-store",
-        strftime("Date: %a, %d %b %Y %H:%M:%S GMT", gmtime()).encode(),
+        _date(),
     ]
     if retry_after:
         lines.append(b"Retry-After: %d" % ceil(retry_after))
     if failure is METHOD_NOT_ALLOWED:
-        lines.append(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+        lines.append(_ALLOW)
     return Response(failure.status, lines, len(body)), body
+
+
+def options() -> Response:
+    """What this hop can do, for an OPTIONS that was to go no further."""
+    return Response(200, [b"HTTP/1.1 200 OK", _ALLOW, b"Content-Length: 0", _date()], 0)
+
+
+def _date() -> bytes:
+    return strftime("Date: %a, %d %b %Y %H:%M:%S GMT", gmtime()).encode()
 
 
 def _wants_json(accept: bytes) -> bool:

@@ -237,6 +237,11 @@ class ClientConnection:
         exchange.begin(self, request, data, end)
         return exchange
 
+    def on_own(self, request: Request) -> None:
+        """An OPTIONS that asks this very hop."""
+        exchange = self._exchange = Exchange(self, monotonic())
+        exchange.answer_options(self, request)
+
     def on_malformed(self, failure: Failure, start: bytes) -> None:
         """Something that is no request gets an answer all the same, and a line in the log."""
         exchange = self._exchange = Exchange(self, monotonic())

@@ -21,7 +21,7 @@ from lb.core.identity import well_formed_id
 from lb.core.message import Request, Response
 from lb.core.record import ExchangeRecord
 from lb.core.route import Target
-from lb.proxy.answer import answer
+from lb.proxy.answer import answer, options
 from lb.proxy.attempt import Attempt
 from lb.proxy.forward import forwarded_fields, rewritten
 from lb.proxy.retry import Retry
@@ -418,6 +418,21 @@ class Exchange(ExchangeRecord):
             self.bytes_out = 0 if self.method == b"HEAD" else len(body)
             connection.codec.send_head(response, connection.plane.id_field + self.id, body, True)
         self._finish(monotonic())
+
+    def answer_options(self, connection: ClientConnection, request: Request) -> None:
+        """Answers an OPTIONS that was to go no further than here: RFC 9110, section 7.6.2."""
+        plane = connection.plane
+        self.method, self.host, self.target = request.method, request.host, request.target[:1024]
+        given = connection.trusted and request.given_id
+        self.id = given if given and well_formed_id(given) else plane.ids.new()
+        self.request_complete = not request.length
+        self.received_at = self.started
+        response = options()
+        self.status = response.status
+        if plane.draining:
+            connection.codec.keep_alive = False
+        connection.codec.send_head(response, plane.id_field + self.id, b"", True)
+        self._finish(self.started)
 
     def _finish(self, now: float) -> None:
         connection = self._connection

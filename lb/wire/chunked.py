@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from lb.wire.fields import TOKEN, trailer_passes, valid_trailer
+from lb.wire.fields import TOKEN, Rules, valid_trailer, without
 
 LAST: Final = b"0\r\n\r\n"
 _MAX_LINE: Final = 1024  # bytes of a size line with its extensions
+_MAX_EXTENSIONS: Final = 16384  # bytes of all extensions of a message: nobody reads them, here or further on
 _MAX_TRAILERS: Final = 16384  # bytes of the trailer section
 
 _size: Final = re.compile(rb"[0-9A-Fa-f]{1,32}").fullmatch
@@ -34,11 +35,27 @@ class ChunkedError(ValueError):
 
 
 class ChunkedReader:
-    """Takes bytes as they come; gives what they hold of the content."""
+    """Takes bytes as they come; gives what they hold of the content.
 
-    __slots__ = ("_left", "_pending", "_state", "_trailer_bytes", "trailers")
+    `named` are the fields (lower-case) that the message's Connection field named: they end at this hop in a
+    trailer section as they do in a header section (RFC 9110, section 7.6.1).
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_extension_bytes",
+        "_left",
+        "_named",
+        "_pending",
+        "_rules",
+        "_state",
+        "_trailer_bytes",
+        "trailers",
+    )
+
+    def __init__(self, rules: Rules, named: tuple[bytes, ...] = ()) -> None:
+        self._rules = rules
+        self._named = named
+        self._extension_bytes = 0
         self._state = _SIZE
         self._left = 0
         self._pending = b""
@@ -84,7 +101,7 @@ class ChunkedReader:
 
     def _line(self, line: bytes) -> None:
         if self._state == _SIZE:
-            self._left = _chunk_size(line)
+            self._left = self._chunk_size(line)
             self._state = _DATA if self._left else _TRAILERS
         elif self._state == _DATA_END:
             if line:
@@ -96,21 +113,23 @@ class ChunkedReader:
             self._trailer_bytes += len(line)
             if self._trailer_bytes > _MAX_TRAILERS or not valid_trailer(line):
                 raise ChunkedError("the trailer section is broken or too large")
-            if trailer_passes(line):
+            if self._rules.trailer_passes(line) and (not self._named or without([line], self._named)):
                 self.trailers.append(line)
 
-
-def _chunk_size(line: bytes) -> int:
-    digits = line
-    if not _size(line):
-        digits, semicolon, rest = line.partition(b";")
-        digits = digits.rstrip(b" \t")
-        if not semicolon or not _size(digits) or len(line) > _MAX_LINE or not _extensions(b";" + rest):
-            raise ChunkedError("a chunk size is no hexadecimal number")
-    size = int(digits, 16)
-    if size >= 1 << 60:
-        raise ChunkedError("a chunk is larger than any could be")
-    return size
+    def _chunk_size(self, line: bytes) -> int:
+        digits = line
+        if not _size(line):
+            digits, semicolon, rest = line.partition(b";")
+            digits = digits.rstrip(b" \t")
+            if not semicolon or not _size(digits) or len(line) > _MAX_LINE or not _extensions(b";" + rest):
+                raise ChunkedError("a chunk size is no hexadecimal number")
+            self._extension_bytes += len(rest)
+            if self._extension_bytes > _MAX_EXTENSIONS:
+                raise ChunkedError("the chunk extensions are too large")
+        size = int(digits, 16)
+        if size >= 1 << 60:
+            raise ChunkedError("a chunk is larger than any could be")
+        return size
 
 
 def chunk(data: bytes) -> bytes:

@@ -27,6 +27,8 @@ FORWARDED: Final = 11
 FORWARDED_MORE: Final = 12
 VIA: Final = 13
 UPGRADE: Final = 14
+TE: Final = 15
+MAX_FORWARDS: Final = 16
 
 OWS: Final = b" \t"
 REMEMBERED: Final = 4096  # spellings of names, or values: a bound on what an attacker can make us keep
@@ -34,11 +36,13 @@ TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 
 # Fields of one connection (RFC 9110, section 7.6.1), whether or not Connection names them. HTTP2-Settings:
 # an upgrade to h2c is not passed on. Proxy: it would become HTTP_PROXY in a CGI (CVE-2016-5385).
-_HOP_BY_HOP = (b"keep-alive", b"proxy-connection", b"te", b"http2-settings")
+_HOP_BY_HOP = (b"keep-alive", b"proxy-connection", b"http2-settings")
 
 _REQUEST_LAW: Mapping[bytes, int] = {
     **dict.fromkeys(_HOP_BY_HOP, DROP),
     b"proxy": DROP,
+    b"te": TE,
+    b"max-forwards": MAX_FORWARDS,
     b"host": HOST,
     b"content-length": LENGTH,
     b"transfer-encoding": CODING,
@@ -54,6 +58,7 @@ _REQUEST_LAW: Mapping[bytes, int] = {
 }
 _RESPONSE_LAW: Mapping[bytes, int] = {
     **dict.fromkeys(_HOP_BY_HOP, DROP),
+    b"te": DROP,
     b"content-length": LENGTH,
     b"transfer-encoding": CODING,
     b"connection": CONNECTION,
@@ -67,7 +72,7 @@ _NOT_IN_TRAILERS = frozenset(_REQUEST_LAW) | frozenset(
     accept accept-charset accept-encoding accept-language age authorization cache-control content-encoding
     content-range content-type cookie date expires if-match if-modified-since if-none-match if-range
     if-unmodified-since location max-forwards pragma proxy-authenticate proxy-authorization range retry-after
-    set-cookie trailer vary warning www-authenticate x-real-ip
+    set-cookie trailer vary warning www-authenticate
     """.split()
 )
 
@@ -86,6 +91,17 @@ _PASSES: Final = Field(PASS, b"")
 
 _OURS = (b"x-forwarded-", b"x-request-id", b"x-backend")
 
+_PLAIN: Final = bytes([octet if chr(octet).isalnum() and octet < 128 else 0x2D for octet in range(256)])
+
+
+def plain(name: bytes) -> bytes:
+    """A name (lower-case) as a backend may read it that makes a variable of it.
+
+    CGI and WSGI make `HTTP_X_A` of `X-A` and of `X_A` (RFC 3875, section 4.1.18), and some servers of `X.A`
+    or `X!A` too: whatever is no letter and no digit is the same to them.
+    """
+    return name.translate(_PLAIN)
+
 
 class Rules:
     """What to do with a field line. Lines come again and again (HPACK lives on it), so each is judged once.
@@ -93,8 +109,8 @@ class Rules:
     What is remembered is bounded, and only of fields that are no secret and mostly alike: no cookies, no
     credentials, nothing unknown.
 
-    A name that becomes one of the judged ones when `_` is read as `-`, as CGI and WSGI backends do, could
-    forge it there, and is dropped.
+    A name that a backend may take for one of the judged ones (see `plain`) could forge it there, and is
+    dropped.
     """
 
     LINES: Final = 4096  # how many are remembered
@@ -121,10 +137,18 @@ class Rules:
         rule = self._law.get(name, PASS)
         if rule != PASS:
             return rule
-        plain = name.replace(b"_", b"-")
-        if plain != name and plain in self._law:
+        read = plain(name)
+        if read != name and read in self._law:
             return DROP
-        return self._forwarded if plain.startswith(b"x-forwarded-") else PASS
+        return self._forwarded if read.startswith(b"x-forwarded-") else PASS
+
+    def trailer_passes(self, line: bytes) -> bool:
+        """Whether a (valid) trailer field may be passed on, under no spelling of a forbidden name.
+
+        What is judged in a header section is forbidden in a trailer section, whatever its rule says.
+        """
+        name = plain(line.partition(b":")[0].lower())
+        return name not in _NOT_IN_TRAILERS and name not in self._law and not name.startswith(_OURS)
 
 
 _KEPT: Final = frozenset(
@@ -230,9 +254,3 @@ _trailer = re.compile(rb"(" + TOKEN + rb"):[^\x00-\x08\x0a-\x1f\x7f]*").fullmatc
 def valid_trailer(line: bytes) -> bool:
     """Whether this is a field line: a token, a colon, and no control character but the tab."""
     return _trailer(line) is not None
-
-
-def trailer_passes(line: bytes) -> bool:
-    """Whether a (valid) trailer field may be passed on, under no spelling of a forbidden name."""
-    name = line.partition(b":")[0].lower().replace(b"_", b"-")
-    return name not in _NOT_IN_TRAILERS and not name.startswith(_OURS)

@@ -236,7 +236,7 @@ class ClientCodec:
 
     def _begin_chunked(self, response: Response, rest: bytes, sink: ResponseSink) -> None:
         self._state = READ_CHUNKED
-        self._chunked = reader = ChunkedReader()
+        self._chunked = reader = ChunkedReader(self._rules, response.named)
         try:
             content, beyond = reader.feed(rest)
         except ChunkedError:

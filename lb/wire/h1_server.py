@@ -28,6 +28,7 @@ from lb.wire.fields import Rules
 from lb.wire.heads import (
     CODING_CHUNKED,
     NO_CALLBACKS,
+    Answered,
     Refused,
     judged,
     line_begun,
@@ -77,6 +78,7 @@ class ServerCodec:
         "paused",
         "pending",
         "received",
+        "secure",
     )
 
     def __init__(
@@ -106,6 +108,7 @@ class ServerCodec:
         self.keep_alive = True
         self.ends_with_connection = False  # whether the response's end is told by that of the connection
         self.received = 0  # bytes of the present request's body
+        self.secure = False  # whether the client speaks through TLS
 
     def go_by(self, rules: Rules, trusted: bool) -> None:
         """Judges the next heads by other rules."""
@@ -172,10 +175,12 @@ class ServerCodec:
             else:
                 judged(parser, head, head)
             self._skipped = False
-            request = parse_request(lines, self._rules, self._trusted, self._limits.body)
+            request = parse_request(lines, self._rules, self._trusted, self._limits.body, self.secure)
         except Refused as refused:
             self.refuse(refused.failure, data)
             return b""
+        except Answered as answered:
+            return self._answer_here(answered.request, rest)
         self._request = request
         self.keep_alive = request.keep_alive
         length = request.length
@@ -190,6 +195,16 @@ class ServerCodec:
             return rest
         self._parser = None
         return self._begin_body(request, length, rest)
+
+    def _answer_here(self, request: Request, rest: bytes) -> bytes:
+        """OPTIONS that ends here (RFC 9110, section 7.6.2). Its body, if it has one, is nobody's."""
+        self._request = request
+        self._parser = None
+        self._state = WAIT
+        self.received = 0
+        self.keep_alive = request.keep_alive and not request.length
+        self._handler.on_own(request)
+        return rest if self.keep_alive else b""
 
     def _skip_empty_line(self, data: bytes) -> bytes:
         """RFC 9112, section 2.2: one empty line in front of a request is ignored. llhttp ignores any number,
@@ -208,7 +223,7 @@ class ServerCodec:
         if length == CHUNKED:
             self.received = 0
             self._state = READ_CHUNKED
-            self._chunked = ChunkedReader()
+            self._chunked = ChunkedReader(self._rules, request.named)
             self._body = self._handler.on_head(request, b"", False)
         elif len(rest) >= length:
             self.received = length
@@ -289,7 +304,8 @@ class ServerCodec:
     def refuse(self, failure: Failure, start: bytes) -> None:
         """Gives up on what the client sends; the handler answers, and nothing is read after it."""
         self.close()
-        self._request = None
+        # RFC 9110, section 9.3.2: what looks like a HEAD gets no content, even if it is none.
+        self._request = Request(b"HEAD", b"", []) if start.startswith(b"HEAD ") else None
         self._handler.on_malformed(failure, start)
 
     def close(self) -> None:
@@ -377,7 +393,8 @@ class ServerCodec:
     def send_end(self, trailers: Sequence[bytes]) -> None:
         if self._chunking:
             self._chunking = False
-            self._write(last_chunk(list(trailers)))
+            takes = trailers and self._request is not None and self._request.takes_trailers
+            self._write(last_chunk(list(trailers)) if takes else LAST)
 
     def pause(self) -> None:
         """Reads no more from the client until `resume()`: the backend takes no more."""

@@ -39,7 +39,9 @@ from lb.wire.fields import (
     HOST,
     ID,
     LENGTH,
+    MAX_FORWARDS,
     PASS,
+    TE,
     TOKEN,
     UPGRADE,
     VIA,
@@ -61,13 +63,29 @@ _token: Final = re.compile(TOKEN).fullmatch
 line_begun: Final = re.compile(rb"[\x20-\x7e]*\r?").fullmatch
 """Whether these bytes are the beginning of a first line, with nothing in them that no line may have."""
 
-_absolute: Final = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?#]*)([^#]*)").fullmatch
+_absolute: Final = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]*)([^#]*)").fullmatch
+
+# RFC 3986, section 3.3: what paths and queries are made of, but for the percent sign. A target of
+# nothing else needs no second look.
+_PLAIN: Final = b"/?:@!$&'()*+,;=-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# And what real clients send besides: browsers leave `|`, `[` and `]` as they are, and in a query more (URL
+# Standard, percent-encode sets), where a lone percent sign is common too. All else is refused, as RFC 9112,
+# section 3.2 would have it.
+_path: Final = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/|\[\]]|%[0-9A-Fa-f]{2})*").fullmatch
+_query: Final = re.compile(rb"[A-Za-z0-9\-._~!$&'()*+,;=:@/?%|\[\]\\^`{}]*").fullmatch
 _spaced_chunked: Final = re.compile(rb"\r\n(transfer-encoding):[ \t]*chunked[ \t]+\r\n", re.I)
 _NOT_SERVED: Final = (b"CONNECT", b"TRACE")
 _MAX_FIELDS: Final = 1024  # of a response: more is an attack or an accident
 _ZERO: Final = 0x30  # the digit
-_HASH: Final = b"#"
 NO_CALLBACKS: Final = object()  # the parser only judges: the lines are cut here
+
+
+class Answered(Exception):
+    """A request that goes no further, since it is addressed to us: RFC 9110, section 7.6.2."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request.method)
+        self.request = request
 
 
 class Refused(Exception):
@@ -106,8 +124,12 @@ def _only_space_after_chunked(error: Exception, head: bytes) -> bool:
     return True
 
 
-def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int | None) -> Request:
-    """A request from the lines of a head that llhttp has found well-formed. Raises Refused.
+def parse_request(
+    lines: list[bytes], rules: Rules, trusted: bool, max_body: int | None, secure: bool = False
+) -> Request:
+    """A request from the lines of a head that llhttp has found well-formed. Raises Refused, and Answered.
+
+    `secure` is whether it came over TLS.
 
     The request gets the lines that are passed on, the request line first.
     """
@@ -149,14 +171,16 @@ def parse_request(lines: list[bytes], rules: Rules, trusted: bool, max_body: int
         raise Refused(METHOD_NOT_ALLOWED)
     if hosts != 1 and (hosts or not request.http10):
         raise Refused(BAD_HOST)
-    if target[:1] != b"/" or _HASH in target or not target.isascii():
-        _judge_target(request)
     if hosts and not valid_host(request.host):
         raise Refused(BAD_HOST)
+    if target[:1] != b"/" or target.translate(None, _PLAIN):
+        _judge_target(request, secure or trusted)
     if coding is not None or length is not None:
         _judge_framing(request, coding, length, max_body)
     if connection is not None:
         _heed_connection(request, connection, upgrade)
+    if request.max_forwards is not None:
+        _count_forwards(request, request.max_forwards)
     return request
 
 
@@ -174,6 +198,9 @@ def _heed_connection(request: Request, connection: bytes, upgrade: bytes | None)
     if keep is not None:
         request.keep_alive = keep
     if named:
+        if not all(map(_token, named)):
+            raise Refused(BAD_REQUEST)
+        request.named = named
         request.lines[1:] = without(request.lines[1:], named)
     # RFC 9110, section 7.8: an offer is one only where Connection names it, and never in HTTP/1.0. With a
     # body it would be unclear where that ends and the other protocol begins.
@@ -193,6 +220,15 @@ def _take(request: Request, rule: int, value: bytes, trusted: bool, line: bytes)
                 raise Refused(EXPECTATION_FAILED)
             request.expect_continue = True
             request.lines.append(line)
+    elif rule == TE:
+        request.takes_trailers = request.takes_trailers or b"trailers" in members(value)
+    elif rule == MAX_FORWARDS:
+        if request.method != b"OPTIONS":  # TRACE is answered here anyway, and others need not heed it
+            request.lines.append(line)
+        elif request.max_forwards is None and value.isdigit():
+            request.max_forwards = value
+        else:
+            raise Refused(BAD_REQUEST)
     elif not trusted:
         return
     elif rule == ID:
@@ -207,16 +243,32 @@ def _take(request: Request, rule: int, value: bytes, trusted: bool, line: bytes)
         request.lines.append(line)
 
 
-def _judge_target(request: Request) -> None:
-    """Targets that are not a plain path: `*` for OPTIONS, and the absolute form, whose Host counts."""
-    if request.target == b"*" and request.method == b"OPTIONS":
+def _count_forwards(request: Request, value: bytes) -> None:
+    """RFC 9110, section 7.6.2: at 0 it is for us; else it goes on with one less."""
+    digits = value.lstrip(b"0")
+    if not digits:
+        raise Answered(request)
+    # A number may be lowered to the largest that one knows.
+    request.lines.append(b"Max-Forwards: %d" % ((int(digits) if len(digits) <= 9 else 1_000_000_000) - 1))
+
+
+def _judge_target(request: Request, secure: bool) -> None:
+    """Targets that are no plain path: odd octets, `*` for OPTIONS, the absolute form, whose Host counts."""
+    target = request.target
+    if target[:1] == b"/":
+        _judge_path(target)
         return
-    absolute = _absolute(request.target)
-    if absolute is None or not request.target.isascii():
+    if target == b"*" and request.method == b"OPTIONS":
+        return
+    absolute = _absolute(target)
+    if absolute is None:
         raise Refused(BAD_REQUEST)
-    authority, rest = absolute.groups()
+    scheme, authority, rest = absolute.groups()
     if not valid_host(authority):  # empty, or with userinfo, too
         raise Refused(BAD_REQUEST)
+    if len(scheme) == 5 and not secure:  # RFC 9110, section 7.4: what is not secured is not https
+        raise Refused(BAD_REQUEST)
+    _judge_path(rest)
     # RFC 9112, section 3.2.2: the Host field is ignored, and made anew from the target.
     request.host = authority
     if not rest and request.method == b"OPTIONS":
@@ -226,6 +278,12 @@ def _judge_target(request: Request) -> None:
     lines = [line for line in request.lines[1:] if line.partition(b":")[0].lower() != b"host"]
     start = b"%b %b HTTP/1.1" % (request.method, request.target)
     request.lines = [start, b"Host: " + authority, *lines]
+
+
+def _judge_path(target: bytes) -> None:
+    path, _, query = target.partition(b"?")
+    if not _path(path) or not _query(query):
+        raise Refused(BAD_REQUEST)
 
 
 def _judge_framing(
@@ -310,6 +368,7 @@ def parse_response(lines: list[bytes], rules: Rules) -> Response | None:
     if named:
         passed[1:] = without(passed[1:], named)
     response = Response(status, passed, length, not http10 if keep is None else keep)
+    response.named = named
     if status == 101 and b"upgrade" in named and not http10:
         response.upgrade = upgrade
     return response

@@ -25,8 +25,6 @@ from tests.e2e.wire import Wire, get
 PATIENCE = 1.0  # seconds for an answer
 LAST_WORDS = 0.6  # seconds more for the end of the connection, or for what must not come
 
-KNOWN = {"t-options-maxfwd0": "a gateway need not answer OPTIONS with Max-Forwards: 0 itself"}
-
 
 @dataclass
 class Outcome:
@@ -59,10 +57,7 @@ async def test_request(scene: Scene, case: Case) -> None:
     outcome = await converse(case, await scene.connect())
     outcome.arrived = [each for each in arrived if each.target != "/after"]
     verdict, why = judge(case, outcome)
-    if case["name"] in KNOWN:
-        assert verdict != PASS, "this one passes by now: take it off the list"
-    else:
-        assert verdict == PASS, f"{verdict}: {why} (RFC {case['rfc']}; {case['note']})"
+    assert verdict == PASS, f"{verdict}: {why} (RFC {case['rfc']}; {case['note']})"
 
 
 async def converse(case: Case, client: Wire) -> Outcome:

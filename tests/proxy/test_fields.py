@@ -106,11 +106,19 @@ async def test_the_header_of_the_id_can_have_another_name(play: Play) -> None:
     request, response = await passed(
         scene,
         get("/", "X-Trace: forged-id", "X-Request-ID: theirs"),
-        answer(b"", "X-Backend: no", "X-Trace: no"),
+        answer(b"", "X-Backend: no", "X-Trace: no", "Connection: close"),
     )
     assert request.get("x-request-id") == "theirs"
     assert request.get("x-trace") == response.get("x-trace") != "forged-id"
     assert response.get("x-backend") == scene.backend.address
+    trailers = b"0\r\nX_Trace: forged-id\r\nx-backend: no\r\nX-Request-ID: no\r\nX-Sum: 1\r\n\r\n"
+    fields = ("Transfer-Encoding: chunked", "TE: trailers")
+    request, response = await passed(
+        scene,
+        head("POST / HTTP/1.1", "Host: a.example", *fields) + trailers,
+        head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Connection: close") + trailers,
+    )
+    assert request.trailers == response.trailers == [("x-sum", b"1")]
 
 
 async def test_the_backend_stays_hidden_unless_told_otherwise(scene: Scene) -> None:
@@ -122,3 +130,32 @@ async def test_the_backend_stays_hidden_unless_told_otherwise(scene: Scene) -> N
 async def test_a_response_has_one_id_which_is_ours(scene: Scene) -> None:
     request, response = await passed(scene, get(), answer(b"", "X-Request-ID: of-the-backend"))
     assert response.all("x-request-id") == request.all("x-request-id")
+
+
+async def test_options_that_may_go_no_further_are_answered_here(scene: Scene) -> None:
+    client = await scene.connect()
+    for target in ("/a", "*"):
+        await client.send(head(f"OPTIONS {target} HTTP/1.1", "Host: a.example", "Max-Forwards: 0"))
+        response = await client.response("OPTIONS")
+        assert (response.status, response.body, response.get("content-length")) == (200, b"", "0")
+        assert "GET" in (response.get("allow") or "")
+        assert UUID7(response.get("x-request-id") or "")
+        assert response.get("date")
+    await client.send(head("OPTIONS /b HTTP/1.1", "Host: a.example", "Max-Forwards: 2"))
+    backend = await scene.backend.accept()
+    request = await backend.request()
+    assert (request.target, request.all("max-forwards")) == ("/b", ["1"])
+    await backend.send(OK)
+    assert (await client.response()).status == 200
+    record = scene.balancer.record(response.get("x-request-id") or "")
+    assert (record["status"], record["attempts"]) == (200, [])
+
+
+async def test_options_for_this_hop_with_a_body_end_the_connection(scene: Scene) -> None:
+    client = await scene.connect()
+    fields = ("Host: a.example", "Max-Forwards: 0", "Content-Length: 5")
+    await client.send(head("OPTIONS * HTTP/1.1", *fields) + b"hello" + get("/behind"))
+    response = await client.response("OPTIONS")
+    assert (response.status, response.get("connection")) == (200, "close")
+    assert await client.ended() == "fin"
+    assert await scene.backend.no_more()

@@ -218,7 +218,7 @@ async def test_a_request_may_come_in_any_two_pieces(scene: Scene) -> None:
 async def test_a_response_may_come_in_any_two_pieces(scene: Scene) -> None:
     reply = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\nX-Last: 1\r\n\r\n"
     client = await scene.connect()
-    await client.send(GET)
+    await client.send(get("/", "TE: trailers"))
     backend = await scene.backend.accept()
     for cut in range(1, len(reply)):
         await backend.request()
@@ -227,4 +227,4 @@ async def test_a_response_may_come_in_any_two_pieces(scene: Scene) -> None:
         await backend.send(reply[cut:])
         response = await client.response()
         assert (response.body, response.trailers) == (b"hello", [("x-last", b"1")]), cut
-        await client.send(GET)
+        await client.send(get("/", "TE: trailers"))

@@ -109,6 +109,7 @@ class ClientConversation:
         self.answers = answers
         self.requests: list[RequestHeard] = []
         self.heads: list[Request] = []
+        self.own: list[Request] = []  # that were for the balancer itself
         self.refused: list[str] = []
         self._answered = 0
 
@@ -169,6 +170,13 @@ class ClientConversation:
 
     def on_error(self, failure: Failure) -> None:
         self.requests[-1].on_error(failure)
+
+    def on_own(self, head: Request) -> None:
+        self.own.append(head)
+        if self.codec.keep_alive:
+            self.codec.next()
+        else:
+            self.codec.close()
 
     def on_malformed(self, failure: Failure, start: bytes) -> None:
         assert not self.refused, "refused twice"

@@ -41,7 +41,7 @@ fields = st.lists(st.tuples(names, values), max_size=5).map(
     lambda found: [field for field in found if field[0].lower().replace(b"_", b"-") not in OURS_IN_LOWER]
 )
 OURS_IN_LOWER = {b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"}
-targets = of(VISIBLE.replace(b"#", b""), most=30).map(b"/".__add__)
+targets = of(bytes(set(VISIBLE) - set(b'"#%<>?\\^`{}')), most=30).map(b"/".__add__)
 methods = st.sampled_from([b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"])
 pieces = st.lists(st.binary(min_size=1, max_size=300), max_size=4)
 places = st.lists(st.integers(0, 10_000), max_size=6)

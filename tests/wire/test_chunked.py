@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lb.wire.chunked import ChunkedError, ChunkedReader, chunk, last_chunk
+from lb.wire.fields import Rules, request_rules, response_rules
 from tests.wire.recording import cut, every_cut
 from tests.wire.test_server_refusals import BROKEN_CHUNKS
 
@@ -15,7 +16,7 @@ BEYOND = b"GET / HTTP/1.1\r\n"
 
 def read(*pieces: bytes) -> tuple[bytes, list[bytes], bytes]:
     """Content, trailers, and what lies beyond the end."""
-    reader = ChunkedReader()
+    reader = ChunkedReader(request_rules())
     content = beyond = b""
     for piece in pieces:
         if reader.done:
@@ -76,18 +77,43 @@ def too_long(size: int) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("what", too_long(0))
 def test_what_has_no_end_is_refused_before_it_eats_the_memory(what: str) -> None:
-    reader = ChunkedReader()
+    reader = ChunkedReader(request_rules())
     with pytest.raises(ChunkedError):  # noqa: PT012 - it may come anywhere
         for byte in too_long(40_000)[what]:
             reader.feed(bytes([byte]))
 
 
 def test_it_is_not_done_before_the_last_byte() -> None:
-    reader = ChunkedReader()
+    reader = ChunkedReader(request_rules())
     for byte in MESSAGES["trailers"][0]:
         assert not reader.done
         reader.feed(bytes([byte]))
     assert reader.done
+
+
+def test_trailers_that_connection_named_end_here() -> None:
+    reader = ChunkedReader(request_rules(), (b"x-named", b"x-other"))
+    reader.feed(b"0\r\nX-Named: 1\r\nX-Stays: 2\r\nx-NAMED: 3\r\n\r\n")
+    assert reader.trailers == [b"X-Stays: 2"]
+
+
+@pytest.mark.parametrize("rules", [request_rules("X-Trace"), response_rules("X-Trace", "X-Backend")])
+@pytest.mark.parametrize(
+    "name", [b"X-Trace", b"x_trace", b"X.TRACE", b"X-Forwarded-For", b"X!Forwarded!Host"]
+)
+def test_a_trailer_can_t_be_one_of_our_fields(rules: Rules, name: bytes) -> None:
+    reader = ChunkedReader(rules)
+    reader.feed(b"0\r\n" + name + b": forged\r\nX-Tracer: 1\r\n\r\n")
+    assert reader.trailers == [b"X-Tracer: 1"]
+
+
+def test_extensions_are_bounded_over_a_whole_message() -> None:
+    """Each may be as long as a line; all together may not, or they would be a body that nobody counts."""
+    reader = ChunkedReader(request_rules())
+    one = b"1;" + b"a" * 1000 + b"\r\nx\r\n"
+    reader.feed(one * 16)
+    with pytest.raises(ChunkedError, match="extensions"):
+        reader.feed(one)
 
 
 @given(
@@ -105,7 +131,7 @@ def test_any_bytes_are_read_or_refused(pieces: list[bytes]) -> None:
     """Never more content than there were bytes, and at no cut another verdict."""
 
     def verdict(pieces: list[bytes]) -> tuple[str, bytes]:
-        reader = ChunkedReader()
+        reader = ChunkedReader(request_rules())
         content = b""
         try:
             for piece in pieces:

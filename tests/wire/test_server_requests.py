@@ -174,9 +174,32 @@ TARGETS = {
         b"GET //a.test/ HTTP/1.1\r\n" + HOST + b"\r\n",
         request(b"GET //a.test/"),
     ),
-    "one with odd but visible characters": (
-        b'GET /%00/..;/{}|^`"<>\\? HTTP/1.1\r\n' + HOST + b"\r\n",
-        request(b'GET /%00/..;/{}|^`"<>\\?'),
+    "what browsers leave as it is": (
+        b"GET /%00/..;/a|b[0]?100%&{a}|b[0]^`\\ HTTP/1.1\r\n" + HOST + b"\r\n",
+        request(b"GET /%00/..;/a|b[0]?100%&{a}|b[0]^`\\"),
+    ),
+    "absolute, and what browsers leave": (
+        b"GET http://shop.test/a|b?c|d HTTP/1.1\r\n" + HOST + b"\r\n",
+        request(b"GET /a|b?c|d"),
+    ),
+}
+
+FORWARDS = {
+    "OPTIONS that may go further": (
+        b"OPTIONS /a HTTP/1.1\r\n" + HOST + b"Max-Forwards: 10\r\n\r\n",
+        request(b"OPTIONS /a", b"Max-Forwards: 9"),
+    ),
+    "OPTIONS that may go one step": (
+        b"OPTIONS * HTTP/1.1\r\n" + HOST + b"max-forwards:01\r\n\r\n",
+        request(b"OPTIONS *", b"Max-Forwards: 0"),
+    ),
+    "OPTIONS that may go further than there is": (
+        b"OPTIONS /a HTTP/1.1\r\n" + HOST + b"Max-Forwards: 10000000000000000000000\r\n\r\n",
+        request(b"OPTIONS /a", b"Max-Forwards: 999999999"),
+    ),
+    "other methods don't care": (
+        get(b"Max-Forwards: x", b"X-A: 1"),
+        request(b"GET /", b"Max-Forwards: x", b"X-A: 1"),
     ),
 }
 
@@ -228,7 +251,7 @@ HOSTS = {
     )
 }
 
-TABLE = {**METHODS, **BODIES, **CONNECTIONS, **OLD, **TARGETS, **FIELDS, **HOSTS}
+TABLE = {**METHODS, **BODIES, **CONNECTIONS, **OLD, **TARGETS, **FORWARDS, **FIELDS, **HOSTS}
 
 PIPELINES = {
     "three GETs": (3 * get(), 3 * [request(b"GET /")]),
@@ -303,6 +326,40 @@ def test_a_trusted_proxy_is_believed(trusted: bool) -> None:
             assert not head.given_id
             assert (head.forwarded_for, head.forwarded_proto, head.forwarded_host) == (b"", b"", b"")
             assert conversation.requests == [request(b"GET /")]
+
+
+OWN = b"OPTIONS /a HTTP/1.1\r\n" + HOST + b"Max-Forwards: 0\r\n\r\n"
+
+
+def test_options_that_may_go_no_further_are_for_us() -> None:
+    for pieces in every_cut(OWN + get() + OWN.replace(b": 0", b": 000")):
+        conversation = ClientConversation().says(*pieces)
+        assert [head.target for head in conversation.own] == [b"/a", b"/a"]
+        assert conversation.understood == ([request(b"GET /")], [])
+
+
+@pytest.mark.parametrize("more", [b"Content-Length: 5\r\n", CHUNKED + b"\r\n", b"Connection: close\r\n"])
+def test_options_for_us_with_a_body_are_the_last(more: bytes) -> None:
+    conversation = ClientConversation().says(
+        OWN.replace(b"\r\n\r\n", b"\r\n" + more + b"\r\n") + get(), get()
+    )
+    assert len(conversation.own) == 1
+    assert conversation.understood == ([], [])
+
+
+@pytest.mark.parametrize("others", [b"Host: a/b\r\n", HOST + HOST, HOST + b"Content-Length: x\r\n"])
+def test_options_for_us_have_to_be_good_ones(others: bytes) -> None:
+    conversation = ClientConversation().says(OWN.replace(HOST, others))
+    assert (len(conversation.own), len(conversation.refused)) == (0, 1)
+
+
+@pytest.mark.parametrize("scheme", [b"https", b"HTTPS", b"http"])
+@pytest.mark.parametrize("how", ["secure", "trusted"])
+def test_https_may_be_asked_for_where_it_is_secured(scheme: bytes, how: str) -> None:
+    conversation = ClientConversation(trusted=how == "trusted")
+    conversation.codec.secure = how == "secure"
+    conversation.says(b"GET %b://shop.test/a HTTP/1.1\r\n%b\r\n" % (scheme, HOST))
+    assert conversation.understood == ([request(b"GET /a")], [])
 
 
 def test_each_version_is_known() -> None:

@@ -145,8 +145,12 @@ def test_head_and_first_data_share_a_write() -> None:
 
 def test_trailers_go_on_where_they_can() -> None:
     trailers = (b"X-Sum: 1", b"X-Other: 2")
-    answer = answered(GET, made_response(length=CHUNKED), b"hi", at_once=False, trailers=trailers)
+    takes = get(b"TE: gzip, Trailers")
+    answer = answered(takes, made_response(length=CHUNKED), b"hi", at_once=False, trailers=trailers)
     assert answer.body == b"2\r\nhi\r\n0\r\nX-Sum: 1\r\nX-Other: 2\r\n\r\n"
+    for asked in (GET, get(b"TE: gzip")):  # who doesn't say so may take them for something else
+        answer = answered(asked, made_response(length=CHUNKED), b"hi", at_once=False, trailers=trailers)
+        assert answer.body == b"2\r\nhi\r\n0\r\n\r\n"
     for asked, length in ((OLD, CHUNKED), (GET, 2), (HEAD, CHUNKED)):
         data = () if asked == HEAD else (b"hi",)
         answer = answered(asked, made_response(length=length), *data, at_once=False, trailers=trailers)
