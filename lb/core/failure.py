@@ -79,5 +79,6 @@ AT_LIMIT = Failure("overloaded", BALANCER, 503, NEVER, "As many requests as may 
 QUEUE_TIMEOUT = Failure("queue_timeout", BALANCER, 503, NEVER, "No backend became free in time.")
 EXCHANGE_TIMEOUT = Failure("timeout", BALANCER, 504, NEVER, "The request as a whole took too long.")
 TUNNEL_IDLE = Failure("tunnel_idle", BALANCER, 504, NEVER, "Nothing passed the tunnel for too long.")
+LOOP = Failure("loop", BALANCER, 508, NEVER, "The request comes around again and again.")
 SHUTTING_DOWN = Failure("shutting_down", BALANCER, 503, NEVER, "The balancer is shutting down.")
 INTERNAL = Failure("internal", BALANCER, 500, NEVER, "The balancer failed; its log says more.")

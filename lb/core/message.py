@@ -59,13 +59,14 @@ class Request:
 class Response:
     """A response's head, judged and stripped of what ends at this hop: the status line, then the fields."""
 
-    __slots__ = ("keep_alive", "length", "lines", "named", "status", "upgrade")
+    __slots__ = ("dated", "keep_alive", "length", "lines", "named", "status", "upgrade")
 
     def __init__(self, status: int, lines: list[bytes], length: int, keep_alive: bool = True) -> None:
         self.status = status
         self.lines = lines
         self.length = length
         self.keep_alive = keep_alive
+        self.dated = True  # whether it says when it was made
         self.named: tuple[
             bytes, ...
         ] = ()  # fields that end here because Connection names them, in lower case

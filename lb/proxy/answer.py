@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from math import ceil
-from time import gmtime, strftime
+from time import gmtime, strftime, time
+from typing import Final
 
 from lb.core.failure import METHOD_NOT_ALLOWED, Failure
 from lb.core.message import Response
@@ -26,9 +27,30 @@ _PHRASES = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
     505: "HTTP Version Not Supported",
+    508: "Loop Detected",
 }
 
 _ALLOW = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+
+class Dates:
+    """The present as a Date field (RFC 9110, section 6.6.1), which changes once a second."""
+
+    __slots__ = ("_line", "_second")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._line = b""
+
+    def line(self) -> bytes:
+        second = int(time())
+        if second != self._second:
+            self._line = strftime("Date: %a, %d %b %Y %H:%M:%S GMT", gmtime(second)).encode()
+            self._second = second
+        return self._line
+
+
+dates: Final = Dates()
 
 
 def answer(
@@ -59,7 +81,7 @@ def answer(
         b"Content-Type: " + kind,
         b"Content-Length: %d" % len(body),
         b"Cache-Control: no-store",
-        _date(),
+        dates.line(),
     ]
     if retry_after:
         lines.append(b"Retry-After: %d" % ceil(retry_after))
@@ -70,11 +92,7 @@ def answer(
 
 def options() -> Response:
     """What this hop can do, for an OPTIONS that was to go no further."""
-    return Response(200, [b"HTTP/1.1 200 OK", _ALLOW, b"Content-Length: 0", _date()], 0)
-
-
-def _date() -> bytes:
-    return strftime("Date: %a, %d %b %Y %H:%M:%S GMT", gmtime()).encode()
+    return Response(200, [b"HTTP/1.1 200 OK", _ALLOW, b"Content-Length: 0", dates.line()], 0)
 
 
 def _wants_json(accept: bytes) -> bool:

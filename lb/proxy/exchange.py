@@ -21,7 +21,7 @@ from lb.core.identity import well_formed_id
 from lb.core.message import Request, Response
 from lb.core.record import ExchangeRecord
 from lb.core.route import Target
-from lb.proxy.answer import answer, options
+from lb.proxy.answer import answer, dates, options
 from lb.proxy.attempt import Attempt
 from lb.proxy.forward import forwarded_fields, rewritten
 from lb.proxy.retry import Retry
@@ -244,11 +244,8 @@ class Exchange(ExchangeRecord):
     # --- the way of the response ---
 
     def on_interim(self, response: Response) -> None:
-        connection, request = self._connection, self._request
-        if connection is None or request is None:
-            return
-        if response.status != 100 or request.expect_continue:
-            connection.codec.send_interim(response)
+        if self._connection is not None:
+            self._connection.codec.send_interim(response)
 
     def on_switch(
         self, attempt: Attempt, backend: UpstreamConnection, response: Response, data: bytes
@@ -295,6 +292,8 @@ class Exchange(ExchangeRecord):
         extra = plane.id_field + self.id
         if plane.expose_backend:
             extra += b"\r\nX-Backend: " + attempt.backend.id.encode()
+        if not response.dated:  # RFC 9110, section 6.6.1
+            extra += b"\r\n" + dates.line()
         codec.send_head(response, extra, data, end)
         if end:
             self._finish(now)

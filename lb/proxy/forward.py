@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Final
 from lb.core.backend import Backend
 from lb.core.message import Request
 from lb.core.route import Route
+from lb.wire.heads import OURSELVES
 
 if TYPE_CHECKING:
     from lb.proxy.connection import ClientConnection
 
 _FORWARDED_HOST: Final = b"\r\nX-Forwarded-Host: "
-VIA: Final = b"1.1 lb"  # RFC 9110, section 7.6.3: the version received, and a pseudonym for us
+VIA: Final = b"1.1" + OURSELVES  # RFC 9110, section 7.6.3: the version received, and a pseudonym for us
 
 
 def constant_fields(peer: str, scheme: str) -> bytes:
@@ -37,7 +38,7 @@ def forwarded_fields(
 def _lines(
     connection: ClientConnection, request: Request, request_id: bytes, backend: Backend
 ) -> list[bytes]:
-    version = b"1.0 lb" if request.http10 else VIA
+    version = b"1.0" + OURSELVES if request.http10 else VIA
     peer = connection.peer.encode()
     proto = request.forwarded_proto.lower()
     host = request.forwarded_host or request.host

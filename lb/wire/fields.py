@@ -29,6 +29,7 @@ VIA: Final = 13
 UPGRADE: Final = 14
 TE: Final = 15
 MAX_FORWARDS: Final = 16
+DATE: Final = 17
 
 OWS: Final = b" \t"
 REMEMBERED: Final = 4096  # spellings of names, or values: a bound on what an attacker can make us keep
@@ -59,6 +60,7 @@ _REQUEST_LAW: Mapping[bytes, int] = {
 _RESPONSE_LAW: Mapping[bytes, int] = {
     **dict.fromkeys(_HOP_BY_HOP, DROP),
     b"te": DROP,
+    b"date": DATE,
     b"content-length": LENGTH,
     b"transfer-encoding": CODING,
     b"connection": CONNECTION,

@@ -20,6 +20,7 @@ from lb.core.failure import (
     BAD_VERSION,
     BODY_TOO_LARGE,
     EXPECTATION_FAILED,
+    LOOP,
     METHOD_NOT_ALLOWED,
     UNKNOWN_CODING,
     UNKNOWN_METHOD,
@@ -29,6 +30,7 @@ from lb.core.message import CHUNKED, UNTIL_CLOSE, Request, Response
 from lb.wire.fields import (
     CODING,
     CONNECTION,
+    DATE,
     DROP,
     EXPECT,
     FORWARDED,
@@ -75,6 +77,8 @@ _path: Final = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/|\[\]]|%[0-9A-Fa-f]
 _query: Final = re.compile(rb"[A-Za-z0-9\-._~!$&'()*+,;=:@/?%|\[\]\\^`{}]*").fullmatch
 _spaced_chunked: Final = re.compile(rb"\r\n(transfer-encoding):[ \t]*chunked[ \t]+\r\n", re.I)
 _NOT_SERVED: Final = (b"CONNECT", b"TRACE")
+OURSELVES: Final = b" lb"  # as Via names us
+_MAX_TURNS: Final = 16  # of one request through balancers: more is one that forwards to itself
 _MAX_FIELDS: Final = 1024  # of a response: more is an attack or an accident
 _ZERO: Final = 0x30  # the digit
 NO_CALLBACKS: Final = object()  # the parser only judges: the lines are cut here
@@ -214,6 +218,8 @@ def _take(request: Request, rule: int, value: bytes, trusted: bool, line: bytes)
     """The fields that we write ourselves, and read from those whom we trust."""
     if rule == VIA:
         request.via = request.via + b", " + value if request.via else value
+        if request.via.count(OURSELVES) >= _MAX_TURNS:
+            raise Refused(LOOP)
     elif rule == EXPECT:
         if not request.http10:  # RFC 9110, section 10.1.1: ignored in HTTP/1.0
             if value.lower() != b"100-continue" or request.expect_continue:
@@ -341,6 +347,7 @@ def parse_response(lines: list[bytes], rules: Rules) -> Response | None:
     passed = [start]
     length = UNTIL_CLOSE
     connection = None
+    dated = False
     upgrade = b""
     known = rules.judged
     for line in lines[1:]:
@@ -358,17 +365,23 @@ def parse_response(lines: list[bytes], rules: Rules) -> Response | None:
             if length != UNTIL_CLOSE or http10 or field.value.lower() != b"chunked":
                 return None
             length = CHUNKED
+        elif rule == DATE:
+            dated = True
+            passed.append(line)
         elif rule == CONNECTION:
             connection = field.value if connection is None else connection + b"," + field.value
         elif rule == UPGRADE:
             upgrade = upgrade + b"," + field.value if upgrade else field.value
+    response = Response(status, passed, length, not http10)
+    response.dated = dated
     if connection is None:
-        return Response(status, passed, length, not http10)
+        return response
     keep, named = connection_options(connection)
+    if keep is not None:
+        response.keep_alive = keep
     if named:
+        response.named = named
         passed[1:] = without(passed[1:], named)
-    response = Response(status, passed, length, not http10 if keep is None else keep)
-    response.named = named
     if status == 101 and b"upgrade" in named and not http10:
         response.upgrade = upgrade
     return response

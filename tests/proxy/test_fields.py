@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from email.utils import parsedate_to_datetime
 
 from tests.conformance.strict import Request, Response
 from tests.e2e.conftest import Play
@@ -159,3 +161,28 @@ async def test_options_for_this_hop_with_a_body_end_the_connection(scene: Scene)
     assert (response.status, response.get("connection")) == (200, "close")
     assert await client.ended() == "fin"
     assert await scene.backend.no_more()
+
+
+async def test_a_response_without_a_date_gets_one(scene: Scene) -> None:
+    before = int(time.time())
+    _, response = await passed(scene, get(), answer(b"", "Connection: close"))
+    [date] = response.all("date")
+    assert before <= parsedate_to_datetime(date).timestamp() <= time.time()
+    theirs = "Thu, 01 Jan 1970 00:00:00 GMT"
+    _, response = await passed(scene, get(), answer(b"", f"Date: {theirs}"))
+    assert response.all("date") == [theirs]
+
+
+async def test_a_request_that_comes_around_again_and_again_is_stopped(scene: Scene) -> None:
+    """Each turn adds to Via. A few balancers in a row are nothing odd."""
+    client = await scene.connect()
+    await client.send(get("/", "Via: " + ", ".join(["1.1 lb"] * 15)))
+    backend = await scene.backend.accept()
+    request = await backend.request()
+    assert (request.get("via") or "").count("lb") == 16
+    await backend.send(OK)
+    assert (await client.response()).status == 200
+    await client.send(get("/", f"Via: {request.get('via')}", "Accept: application/json"))
+    response = await client.response()
+    assert (response.status, response.get("connection")) == (508, "close")
+    assert b"(loop, " in response.body

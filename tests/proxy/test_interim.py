@@ -59,13 +59,15 @@ async def test_a_final_answer_instead_of_100_continue(scene: Scene) -> None:
     assert await backend.ended(), "a body is owed on it, so it can't be used again"
 
 
-async def test_a_100_that_nobody_asked_for_is_not_passed_on(scene: Scene) -> None:
+async def test_a_100_that_nobody_asked_for_is_passed_on_too(scene: Scene) -> None:
+    """RFC 9110, section 15.2: unless we had asked for it. Clients have to be ready for it."""
     client = await scene.connect()
     await client.send(GET)
     backend = await scene.backend.accept()
     await backend.request()
     await backend.send(head("HTTP/1.1 100 Continue") + OK)
-    assert (await client.response()).interim == []
+    response = await client.response()
+    assert (response.status, response.interim) == (200, [100])
 
 
 async def test_an_early_answer_reaches_a_client_that_still_sends(scene: Scene) -> None:
