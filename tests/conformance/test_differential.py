@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import threading
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,93 +10,24 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from tests.conformance.strict import Incomplete, parse_request, parse_response
-from tests.e2e.process import Balancer, until
+from tests.conformance.recorder import RecordingBackend, ask
+from tests.conformance.strict import parse_response
+from tests.e2e.process import until
 from tests.e2e.scene import ONE_BACKEND, Stage, set_up
 
-EXAMPLES = 1000
-
-
-class StrictBackend(threading.Thread):
-    """Answers each request, and notes what is wrong with it. In a thread, since hypothesis isn't async."""
-
-    def __init__(self, listening: socket.socket) -> None:
-        super().__init__(daemon=True)
-        self.violations: list[str] = []
-        self.requests = 0
-        self.listening = listening
-        self._loop = asyncio.new_event_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def run(self) -> None:
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._over.set)
-        self.join(5)
-
-    async def _serve(self) -> None:
-        self._over = asyncio.Event()
-        server = await asyncio.start_server(self._on_connection, sock=self.listening.dup())
-        await self._over.wait()
-        server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        data = b""
-        try:
-            while more := await reader.read(1 << 16):
-                data = self._answer(data + more, writer)
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.transport.abort()
-            self._tasks.discard(task)
-
-    def _answer(self, data: bytes, writer: asyncio.StreamWriter) -> bytes:
-        while data:
-            try:
-                request, size = parse_request(data)
-            except Incomplete:
-                break
-            self.requests += 1
-            self.violations += [f"{each} in {data[:size]!r}" for each in request.violations]
-            data = data[size:]
-            body = b"" if request.method == "HEAD" else b"ok"
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + body)
-        return data
+EXAMPLES = int(os.environ.get("LB_EXAMPLES", "1000"))
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, StrictBackend]]:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, RecordingBackend]]:
     directory: Path = tmp_path_factory.mktemp("balancer")
     with set_up(directory, ONE_BACKEND) as stage:
-        backend = StrictBackend(stage.sockets["a"])
+        backend = RecordingBackend(stage.sockets["a"])
         backend.start()
         try:
             yield stage, backend
         finally:
             backend.stop()
-
-
-def ask(balancer: Balancer, data: bytes) -> bytes:
-    """All that is answered to these bytes, up to the end of the connection."""
-    with socket.create_connection(("127.0.0.1", balancer.port), 5) as client:
-        answered = b""
-        try:
-            client.sendall(data)
-            client.shutdown(socket.SHUT_WR)
-            while more := client.recv(1 << 16):
-                answered += more
-        except ConnectionError:
-            pass
-    return answered
 
 
 token = st.text("!#$%&'*+-.^_`|~019azAZ", min_size=1, max_size=12)
@@ -188,7 +117,7 @@ def mutations(draw: st.DrawFn, data: bytes) -> bytes:
 )
 @given(data=st.lists(requests().flatmap(mutations), min_size=1, max_size=3).map(b"".join))
 @example(data=b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n" * 3)
-def test_nothing_that_passes_breaks_a_rule(pair: tuple[Stage, StrictBackend], data: bytes) -> None:
+def test_nothing_that_passes_breaks_a_rule(pair: tuple[Stage, RecordingBackend], data: bytes) -> None:
     stage, backend = pair
     before = backend.requests
     answered = ask(stage.balancer, data)
@@ -201,7 +130,7 @@ def test_nothing_that_passes_breaks_a_rule(pair: tuple[Stage, StrictBackend], da
     assert backend.requests - before <= data.count(b"HTTP/1."), "more requests arrived than were sent"
 
 
-def test_most_of_them_did_pass(pair: tuple[Stage, StrictBackend]) -> None:
+def test_most_of_them_did_pass(pair: tuple[Stage, RecordingBackend]) -> None:
     """Else the test above would say nothing. And the balancer holds nothing of all that."""
     stage, backend = pair
     assert backend.requests > EXAMPLES / 4
