@@ -180,15 +180,15 @@ class Go:
             raise Rejected(str(found["Error"]))
 
         def lower(named: object) -> Values:
-            assert isinstance(named, dict | None)
-            return {name.lower(): each for name, each in (named or {}).items() if each}
+            assert isinstance(named, dict)
+            return {name.lower(): each for name, each in named.items() if each}
 
         return Meaning(
             start,
             str(found["Host"]),
             _without_framing(lower(found["Fields"])),
             str(found["Body"]),
-            lower(found["Trailers"]),
+            None if found["Trailers"] is None else lower(found["Trailers"]),
         )
 
     def _ask(self, raw: bytes) -> dict[str, object] | None:

@@ -11,8 +11,10 @@ from tests.e2e.process import Balancer
 
 
 class RecordingBackend(threading.Thread):
-    """Answers each request, keeps it as it came, and notes what is wrong with it. After an answer that isn't its
-    own it closes. In a thread, since hypothesis isn't async."""
+    """Answers each request, keeps it as it came, and notes what is wrong with it.
+
+    After an answer that isn't its own it closes. In a thread, since hypothesis isn't async.
+    """
 
     def __init__(self, listening: socket.socket) -> None:
         super().__init__(daemon=True)

@@ -34,7 +34,7 @@ class Outcome:
     arrived: list[Request] = field(default_factory=list)
 
 
-@pytest.mark.parametrize("case", cases("requests.json"))
+@pytest.mark.parametrize("case", [*cases("requests.json"), *cases("own_requests.json")])
 async def test_request(scene: Scene, case: Case) -> None:
     arrived: list[Request] = []
 
