@@ -39,7 +39,7 @@ def test_the_message_is_a_sentence(each: Failure) -> None:
 
 @every_failure
 def test_the_status_says_whose_fault_it_is(each: Failure) -> None:
-    statuses = {CLIENT: range(400, 600), BACKEND: (502, 504), BALANCER: (500, 503, 504)}
+    statuses = {CLIENT: range(400, 600), BACKEND: (502, 504), BALANCER: (500, 503, 504, 508)}
     assert each.status in statuses[each.fault]
     if each.fault == CLIENT and each.status >= 500:
         assert each.status in (501, 505), "only what we can't do at all is a 5xx by the client's fault"
