@@ -9,7 +9,7 @@ HOT := $(wildcard lb/core/*.py lb/wire/*.py lb/proxy/*.py lb/observe/*.py)
 COMPILE := $(BIN)/python setup.py --quiet build_ext --inplace
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-interpreted lint bench bench-micro clean
+.PHONY: help demo test check check-interpreted lint fuzz bench bench-micro clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -45,6 +45,11 @@ check-interpreted: $(BUILT) ## the tests of the compiled rooms without their com
 	$(PYTEST) tests/core tests/balance tests/wire tests/proxy tests/observe $(ARGS)
 
 check: lint test ## format, lint, types, tests: what every commit passes
+
+SECONDS := 60
+fuzz: $(BUILT) ## codecs, configuration and the like, with any bytes; SECONDS=300 for each, TARGET="requests config"
+	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGET)
 
 bench: $(BUILT) ## CPU per request beside nginx and HAProxy; ARGS="--only few,many"
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -30,8 +30,11 @@ PART = 0.02
 PIECE = 25
 """So many backends are read in one go, which takes a millisecond at most; then requests have a turn."""
 
-BY_KEY = ("requests", "failures", "rejected")
-TOTALS = ("sent", "received", "retries", "ejections", "policy_errors")
+BY_KEY = ("requests", "failures", "rejected", "tunnel_ends")
+TOTALS = (
+    *("sent", "received", "retries", "ejections", "policy_errors"),
+    *("tunnel_sent", "tunnel_received", "tunnel_seconds"),
+)
 HISTOGRAMS = ("duration", "first_byte", "connect")
 
 Owner = Backend | Pool | Any  # whatever has counters of these names
@@ -123,7 +126,7 @@ class Tally:
                 listeners.append((name, fresh))
         for name, pool in self._pools().items():
             backends += [(name, backend) for backend in pool.backends.values()]
-            if fresh := self._fresh(pool, {"queued": self._queued(pool)}):
+            if fresh := self._fresh(pool, {"queued": self._queued(pool), "tunnels": pool.tunnels}):
                 pools.append((name, fresh))
         if listeners or pools:
             yield Counts(listeners, pools)
@@ -170,6 +173,7 @@ class Sums:
         for name, fresh in counts.pools:
             if name in pools:
                 self._merge(worker, pools[name], fresh)
+                pools[name].tunnels = self.gauges(pools[name])["tunnels"]
         for (name, backend_id, address), fresh in counts.backends:
             backend = pools[name].backends.get(backend_id) if name in pools else None
             if backend is not None and backend.spec.address == address:
@@ -193,6 +197,8 @@ class Sums:
         self._gauges.pop(worker, None)
         for stats in self._clients.listeners.values():
             stats.connections = self.gauges(stats)["connections"]
+        for pool in self._pools().values():
+            pool.tunnels = self.gauges(pool)["tunnels"]
 
     def gauges(self, owner: Owner) -> Counter[str]:
         """The gauges of an owner, all workers together; 0 where nobody has said anything."""

@@ -41,6 +41,9 @@ _in_flight = attrgetter("in_flight")
 
 ALL_OFF = PoolRules()
 
+NO_FAILURE = "none"
+"""What the end of a tunnel is counted by where nothing failed."""
+
 FINE = 1000
 """Where backends get only shares of their weights, all weights of the pool are so many times as large: they
 are whole numbers, and a tenth of 1 is none. They stay so, since policies keep debts in units of weight."""
@@ -106,6 +109,11 @@ class Pool:
         self.in_flight = 0  # attempts of this process
         self.rejected: dict[str, int] = {}  # exchanges that got no backend, by failure
         self.policy_errors = 0
+        self.tunnels = 0  # attempts that have switched to another protocol, and go on
+        self.tunnel_ends: dict[str, int] = {}  # of these, by failure
+        self.tunnel_seconds = 0.0  # how long those that have ended lasted
+        self.tunnel_sent = 0  # bytes to backends, also of those that go on
+        self.tunnel_received = 0
         self.panic = False  # whether so few can be used that all are
         self.waiting = Waiting(0)
         self.budget: RetryBudget | None = None  # for the retries, where there are any
@@ -503,6 +511,17 @@ class Pool:
         """An attempt goes on as a tunnel. It has still to end."""
         if backend.failed_in_row and self._outliers is not None:
             self._outliers.on_switch(backend, started)
+
+    def tunnel_began(self) -> None:
+        """An attempt has become a tunnel: its bytes are added to `tunnel_sent` and `tunnel_received`."""
+        self.tunnels += 1
+
+    def tunnel_ended(self, seconds: float, failure: Failure | None) -> None:
+        """It lasted so long. Exactly once per `tunnel_began`."""
+        self.tunnels -= 1
+        self.tunnel_seconds += seconds
+        name = NO_FAILURE if failure is None else failure.name
+        self.tunnel_ends[name] = self.tunnel_ends.get(name, 0) + 1
 
     def freed(self, backend: Backend) -> None:
         """The place of an attempt that has ended is kept no longer."""

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 
 from lb.core.backend import Backend, Histogram
-from lb.core.pool import Pool
+from lb.core.pool import NO_FAILURE, Pool
 from lb.core.source import PoolSources
 from lb.observe.clients import ClientMetrics
 from lb.observe.exposition import Family, Sample, labels
@@ -229,6 +229,30 @@ def _of_pools(pools: Mapping[str, Pool], queued: Callable[[Pool], int]) -> Itera
         "counter",
         "Requests for which a pool had no backend.",
         _split(rows, "failure", lambda pool: pool.rejected),
+    )
+    yield Family(
+        "lb_tunnels",
+        "gauge",
+        "Connections that have switched to another protocol, such as WebSocket.",
+        _each(rows, lambda pool: pool.tunnels),
+    )
+    yield Family(
+        "lb_tunnels_ended_total",
+        "counter",
+        "Tunnels that have ended, by failure; none where both sides had ended.",
+        _split(rows, "failure", lambda pool: {NO_FAILURE: 0, **pool.tunnel_ends}),
+    )
+    yield Family(
+        "lb_tunnel_seconds_total",
+        "counter",
+        "How long the tunnels that have ended lasted, all together.",
+        _each(rows, lambda pool: pool.tunnel_seconds),
+    )
+    yield Family(
+        "lb_tunnel_bytes_total",
+        "counter",
+        "Bytes through tunnels, sent to backends and received from them, as they pass.",
+        _split(rows, "direction", lambda pool: {"sent": pool.tunnel_sent, "received": pool.tunnel_received}),
     )
     yield Family(
         "lb_policy_errors_total",

@@ -167,7 +167,7 @@ class Attempt(AttemptRecord):
             return
         connection, self.connection = self.connection, None
         if connection is not None and failure is None:
-            connection.close()
+            connection.close(self.timeouts.idle)
         elif connection is not None:
             connection.discard()
         self._end(failure, monotonic())

@@ -15,6 +15,7 @@ from lb.core.failure import CLIENT_GONE, RESPONSE_CUT, TUNNEL_IDLE, Failure
 from lb.proxy.timeouts import NEVER, TICK, Sweeper
 
 if TYPE_CHECKING:
+    from lb.core.pool import Pool
     from lb.proxy.attempt import Attempt
     from lb.proxy.connection import ClientConnection
     from lb.proxy.exchange import Exchange
@@ -39,6 +40,8 @@ class Tunnel:
         "_exchange",
         "_idle",
         "_passed",
+        "_pool",
+        "_since",
         "_sweeper",
         "deadline",
     )
@@ -54,17 +57,19 @@ class Tunnel:
     ) -> None:
         self._exchange: Exchange | None = exchange
         self._attempt = attempt
+        self._pool: Pool = attempt.pool
         self._client = client
         self._backend = backend
         self._client_ended = False
         self._backend_ended = False
         self._idle = idle
         self._sweeper = sweeper
-        self._passed = monotonic()  # when a byte last did
+        self._since = self._passed = monotonic()  # when it began, and when a byte last passed
         self.deadline = self._passed + idle
         client.deadline = backend.deadline = NEVER
         client.tunnel = backend.tunnel = self
         sweeper.watch(self)
+        self._pool.tunnel_began()
 
     # --- from the client's connection ---
 
@@ -72,6 +77,7 @@ class Tunnel:
         if self._exchange is not None:
             self._passed = monotonic()
             self._attempt.sent += len(data)
+            self._pool.tunnel_sent += len(data)
             self._backend.write(data)
 
     def client_ended(self) -> None:
@@ -100,6 +106,7 @@ class Tunnel:
             self._passed = monotonic()
             exchange.bytes_out += len(data)
             self._attempt.received += len(data)
+            self._pool.tunnel_received += len(data)
             self._client.write(data)
 
     def backend_ended(self) -> None:
@@ -143,4 +150,5 @@ class Tunnel:
             return
         self._sweeper.unwatch(self)
         self._client.tunnel = self._backend.tunnel = None
+        self._pool.tunnel_ended(monotonic() - self._since, failure)
         exchange.on_tunnel_end(self._attempt, failure)

@@ -136,8 +136,10 @@ class UpstreamConnection:
 
     __slots__ = (
         "_open",
+        "_patience",
         "_plane",
         "_transport",
+        "_unread",
         "_upstream",
         "attempt",
         "blocked",
@@ -151,6 +153,8 @@ class UpstreamConnection:
         self._plane = plane
         self._upstream = upstream
         self._open = False
+        self._patience = NEVER
+        self._unread = -1  # bytes that it had not read when we last looked, once we want to close
         self.blocked = False  # the backend reads slower than we write
         self.paused = False
         self.attempt: Attempt | None = None
@@ -214,6 +218,9 @@ class UpstreamConnection:
     def on_deadline(self, now: float) -> None:
         if self.attempt is not None:
             self.attempt.on_timeout()
+        elif 0 <= (unread := self._transport.get_write_buffer_size()) < self._unread:  # it reads, if slowly
+            self._unread = unread
+            self.deadline = now + self._patience
         else:
             self.discard()
 
@@ -230,9 +237,13 @@ class UpstreamConnection:
         if not self._transport.is_closing():
             self._transport.write_eof()
 
-    def close(self) -> None:
-        """Closes it once all that has been written is out."""
+    def close(self, patience: float) -> None:
+        """Closes it once all that has been written is out. A backend that takes nothing of it for so many
+        seconds has no more use for it."""
         self.attempt = None
+        self._patience = patience
+        self._unread = self._transport.get_write_buffer_size()
+        self.deadline = monotonic() + patience
         self._transport.close()
 
     def pause(self) -> None:

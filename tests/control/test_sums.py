@@ -205,6 +205,27 @@ def test_what_a_pool_counts_itself(whole: Place, sums: Sums) -> None:
     assert NO_ELIGIBLE.name not in whole.pool.rejected
 
 
+def test_tunnels(whole: Place, sums: Sums) -> None:
+    workers = [Worker(a=1), Worker(a=1)]
+    for worker in workers:
+        for _ in range(3):
+            worker.pool.tunnel_began()
+        worker.pool.tunnel_ended(1.5, None)
+        worker.pool.tunnel_ended(0.5, RESET)
+        worker.pool.tunnel_sent += 7
+        worker.pool.tunnel_received += 70
+    add(sums, *workers)
+    add(sums, *workers)
+    pool = whole.pool
+    assert (pool.tunnels, pool.tunnel_ends, pool.tunnel_seconds) == (2, {"none": 2, "reset": 2}, 4.0)
+    assert (pool.tunnel_sent, pool.tunnel_received) == (14, 140)
+    sums.forget(workers[0])
+    assert (pool.tunnels, pool.tunnel_sent) == (1, 14)
+    workers[1].pool.tunnel_ended(1.0, None)
+    add(sums, workers[1])
+    assert (pool.tunnels, pool.tunnel_ends["none"]) == (0, 3)
+
+
 class TestMembership:
     def test_a_series_goes_with_its_backend(self, whole: Place, sums: Sums) -> None:
         worker = Worker(a=1, b=1)

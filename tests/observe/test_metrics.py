@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from lb.core.backend import Ejection, Histogram
-from lb.core.failure import CONNECT_FAILED, NO_BACKENDS
+from lb.core.failure import CONNECT_FAILED, NO_BACKENDS, TUNNEL_IDLE
 from lb.core.pool import Pool
 from lb.observe.clients import ClientMetrics
 from lb.observe.metrics import STATES, LbCollector, ReloadState
@@ -80,6 +80,11 @@ def test_all_that_is_counted_is_on_the_page(accept, parse):
     pool.panic = True
     pool.waiting.most = 2
     pool.waiting.join(object())
+    for _ in range(3):
+        pool.tunnel_began()
+    pool.tunnel_ended(2.0, None)
+    pool.tunnel_ended(0.5, TUNNEL_IDLE)
+    pool.tunnel_sent, pool.tunnel_received = 70, 700
     found = samples(page(made_collector(pool, made_pool(0, "empty")), accept), parse)
 
     def of(name, **labels):
@@ -127,6 +132,14 @@ def test_all_that_is_counted_is_on_the_page(accept, parse):
     assert of("lb_pool_queue_length", pool="greeter") == 1
     assert of("lb_pool_panic", pool="greeter") == 1
     assert of("lb_pool_panic", pool="empty") == 0
+    assert of("lb_tunnels", pool="greeter") == 1
+    assert of("lb_tunnels", pool="empty") == 0
+    assert of("lb_tunnels_ended_total", pool="greeter", failure="none") == 1
+    assert of("lb_tunnels_ended_total", pool="greeter", failure="tunnel_idle") == 1
+    assert of("lb_tunnels_ended_total", pool="empty", failure="none") == 0
+    assert of("lb_tunnel_seconds_total", pool="greeter") == 2.5
+    assert of("lb_tunnel_bytes_total", pool="greeter", direction="sent") == 70
+    assert of("lb_tunnel_bytes_total", pool="greeter", direction="received") == 700
     assert of("lb_policy_errors_total", pool="greeter") == 2
     assert of("process_resident_memory_bytes") > 1e6
 

@@ -11,7 +11,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
 from tests.e2e.scene import Scene
-from tests.e2e.wire import OK, Wire, answer, get, head
+from tests.e2e.wire import OK, PATIENCE, PIECE, Wire, answer, get, head
 
 CONFIG = """
 access_log: off
@@ -19,6 +19,7 @@ admin: {bind: 127.0.0.1:0}
 listeners: [{bind: 127.0.0.1:0}]
 routes:
   - {match: {path_prefix: /brief}, pool: greeter, timeouts: {tunnel: 500ms}}
+  - {match: {path_prefix: /last}, pool: greeter, timeouts: {idle: 500ms}}
   - {match: {path_prefix: /short}, pool: greeter, timeouts: {total: 500ms}}
   - {pool: greeter}
 pools: {greeter: {backends: [$a], retries: off, outlier_detection: off}}
@@ -52,6 +53,38 @@ async def test_bytes_go_to_and_fro(scene: Scene) -> None:
         await backend.send(b"pong %d\r\n\r\n" % number)
         await client.until(b"pong %d\r\n\r\n" % number)
     assert scene.balancer.metric("lb_backend_in_flight") == 1
+
+
+async def test_a_tunnel_is_counted(scene: Scene) -> None:
+    counted = {
+        name: scene.balancer.metric(name)
+        for name in ("lb_tunnels_ended_total", "lb_tunnel_seconds_total", "lb_tunnel_bytes_total")
+    }
+
+    def more(name: str, **labels: str) -> float:
+        return scene.balancer.metric(name, pool="greeter", **labels) - (0 if labels else counted[name])
+
+    sent, received = (more("lb_tunnel_bytes_total", direction=each) for each in ("sent", "received"))
+    none = more("lb_tunnels_ended_total", failure="none")
+    client, backend = await tunnel(scene)
+    await client.send(b"ping")
+    await backend.until(b"ping")
+    await backend.send(b"answer")
+    await client.until(b"answer")
+    assert scene.balancer.metric("lb_tunnels", pool="greeter") == 1
+    assert more("lb_tunnel_bytes_total", direction="sent") == sent + 4
+    assert more("lb_tunnel_bytes_total", direction="received") == received + 6
+    client.end()
+    await backend.ended()
+    backend.end()
+    await client.ended()
+    await scene.gone("lb_tunnels{")
+    assert more("lb_tunnels_ended_total", failure="none") == none + 1
+    assert more("lb_tunnels_ended_total") == 1
+    assert 0 < more("lb_tunnel_seconds_total") < PATIENCE
+    record = scene.balancer.api("/api/requests?status=101&limit=1")["requests"][0]
+    assert (record["bytes_in"], record["bytes_out"], record["failure"]) == (4, 6, None)
+    assert record["duration_ms"] > 0
 
 
 async def test_what_comes_with_the_heads_is_passed_on(scene: Scene) -> None:
@@ -127,6 +160,19 @@ async def test_slow_readers_hold_the_other_side(scene: Scene) -> None:
         assert sent < 1 << 26
         reader.go_on_reading()
         await reader.count(sent)
+
+
+async def test_the_last_words_of_a_tunnel_wait_for_a_backend_that_takes_some(scene: Scene) -> None:
+    client, backend = await tunnel(scene, "/last")
+    backend.stop_reading()
+    backend.end()
+    await client.ended()
+    sent = await client.pour(16 << 20, patience=0.3)
+    client.end()  # the kernel and the balancer hold it all; both have ended as soon as it is written
+    assert sent < 16 << 20
+    backend.go_on_reading()
+    assert await backend.count(1 << 30) in (sent, sent + PIECE)  # up to the end; all of it
+    assert backend.closed == "fin"
 
 
 async def test_silence_ends_it(scene: Scene) -> None:
