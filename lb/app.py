@@ -466,6 +466,7 @@ class App:
             self._records_to_show(),
             new.token,
         )
+        state.hosts = frozenset(new.config.admin.hosts if new.config.admin is not None else ())
         if new.admin is not self.admin:
             if self.admin is not None:
                 self._end(self.admin.close())

@@ -7,7 +7,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 PATIENCE = 5.0  # seconds
 
@@ -23,7 +23,8 @@ def ask(admin: str, path: str, token: str = "") -> Any:
     headers = {"Accept": "application/json"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    opener = build_opener(ProxyHandler({}))  # an HTTP_PROXY of the environment is not for this
+    # An HTTP_PROXY of the environment is not for this; and the token isn't for whoever is redirected to.
+    opener = build_opener(ProxyHandler({}), _NoRedirect)
     try:
         with opener.open(
             Request(admin.rstrip("/") + quote(path), headers=headers), timeout=PATIENCE
@@ -39,6 +40,11 @@ def ask(admin: str, path: str, token: str = "") -> Any:
         ) from error
     except ValueError as error:
         raise Unanswered(f"{admin} answers something that is no JSON: is this the admin address?") from error
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    def redirect_request(self, *args: Any) -> None:
+        return None
 
 
 def _message(error: HTTPError) -> str:

@@ -165,9 +165,12 @@ def _quota(route: RouteConfig) -> Quota | None:
     return Quota(RateLimit(limit.requests / limit.per, limit.burst), limit.key)
 
 
-SPARE_FILES = 64
-"""Descriptors for all that isn't a client or its backend: the log, the admin server's clients, names that are
-looked up, files that are open for a moment, and what Python and the event loop have for themselves."""
+SPARE_FILES = 48
+"""Descriptors for all that isn't a client or its backend: the log, names that are looked up, files that are
+open for a moment, and what Python and the event loop have for themselves."""
+
+ADMIN_FILES = 64
+"""And for the clients of the admin server, which takes no more (lb/control/gate.py)."""
 
 
 SOURCE_FILES = 16
@@ -179,7 +182,8 @@ def own_files(config: Config) -> int:
     listening = 2 * (len(config.listeners) + 1)
     probes = sum(len(pool.backends) for pool in config.pools.values() if pool.health_check is not None)
     sources = sum(len(pool.discovery) for pool in config.pools.values())
-    return SPARE_FILES + listening + probes + SOURCE_FILES * sources
+    admin = 0 if config.admin is None else ADMIN_FILES
+    return SPARE_FILES + listening + probes + SOURCE_FILES * sources + admin
 
 
 def client_room(config: Config, files: int) -> int:

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from lb.balance import Balancer
@@ -168,6 +169,8 @@ async def _bind_all(app: App, new: Prepared, undo: AsyncExitStack) -> list[tuple
             bind = admin.bind
             listening = Listening(bind.host, bind.port, bind.path, "admin")
             new.admin_listening = await take("admin", bind, listening)
+            if new.token is None:
+                _must_be_local(bind, listening)
             new.admin = AdminServer(app.admin_state, new.admin_listening.sockets)
     if new.registrar.is_at is None and new.config.registry is not None and new.registrar.registry is not None:
         own = new.config.registry.bind
@@ -175,6 +178,16 @@ async def _bind_all(app: App, new: Prepared, undo: AsyncExitStack) -> list[tuple
             listening = await take("registry", own, Listening(own.host, own.port, own.path, "registry"))
             new.registrar.serve_at(own, listening, app.admin_state)
     return fresh
+
+
+def _must_be_local(bind: Address, listening: Listening) -> None:
+    """What a name stands for is known only now: localhost may well be another machine's address."""
+    for sock in listening.sockets:
+        if sock.family != socket.AF_UNIX and not ip_address(sock.getsockname()[0]).is_loopback:
+            raise CannotStart(
+                f"admin {bind}: is {sock.getsockname()[0]}, which other machines can reach, so admin needs a "
+                "token: token: {file: PATH} or {env: NAME}; or bind it to 127.0.0.1"
+            )
 
 
 def _is_at(listening: Listening, address: Address) -> bool:

@@ -30,11 +30,12 @@ from lb.config.resilience import Timeout
 from lb.config.routes import Match, Route
 from lb.config.secret import TokenSource, file_path, no_secret
 from lb.config.section import AT_KEY, Found, Section, items_of, pairs_of, peek, readable
-from lb.config.values import Address, Network
+from lb.config.values import Address, Network, parse_host
 from lb.config.written import did_you_mean, is_off, quoted
 
 _bind = bind("0.0.0.0")
 _admin_bind = address("127.0.0.1", least_port=0)
+_admin_host = parsed(parse_host, "a host name or an IP address, with no port", "lb.example.com")
 
 
 class ListenerTimeouts(Section):
@@ -127,6 +128,11 @@ class Admin(Section):
     )
     token: Annotated[TokenSource | None, BeforeValidator(no_secret)] = Field(
         default=None, description="Where the token is read from that clients have to present."
+    )
+    hosts: tuple[Annotated[str, _admin_host], ...] = Field(
+        default=(),
+        description="Names that clients may call it by in the Host header, besides localhost and addresses. "
+        "Without a token, other names are refused; with one, only where this is given.",
     )
 
     @classmethod

@@ -9,13 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PlainSerializer,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, ValidationError
 
 from lb.config.written import did_you_mean, nearest, shown, suggestion
 
 AT_KEY = "[key]"
 """The last step of a path that means the key and not its value (pydantic's own word for it)."""
+
+HIDDEN = "***"
+SECRET = PlainSerializer(lambda value: None if value is None else HIDDEN, when_used="json")
+"""Belongs into the annotation of a field whose value is nobody's business: `Annotated[str, SECRET]`, alone or
+within a list or a mapping. The admin API shows `***` in its place. The path of a file is no secret."""
 
 Path = tuple[int | str, ...]
 Found = tuple[Path, str]

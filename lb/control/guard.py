@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from difflib import get_close_matches
 from ipaddress import ip_address
@@ -24,6 +26,15 @@ STATE = web.AppKey("state", AdminState)
 
 OPEN = ("/livez", "/readyz")  # for probes of an orchestrator, which have no token
 _SAFE = ("GET", "HEAD", "OPTIONS")
+_OWN = ("same-origin", "none")  # of Sec-Fetch-Site: our own page, or the user's own hand
+BODY_WITHIN = 10.0  # seconds
+_ONLY_LOCAL = (
+    "The admin API answers to localhost, 127.0.0.1 and [::1] only, and to the names in admin.hosts, "
+    "unless a token is configured"
+)
+_ONLY_NAMES = "The admin API answers to addresses, localhost and the names in admin.hosts only"
+
+_host = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]\\]+)(?::([0-9]{1,5}))?", re.ASCII).fullmatch
 
 
 class Refused(Exception):
@@ -67,6 +78,8 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return response
     except web.HTTPException as error:
         return as_json({"error": error.text or error.reason}, error.status)
+    except ConnectionError:  # the client has left
+        raise
     except Exception:
         log.exception("the admin API failed at %s %s", request.method, request.path)
         return as_json({"error": "The admin API failed; the log says more"}, 500)
@@ -78,38 +91,55 @@ async def only_who_may(request: web.Request, handler: Handler) -> web.StreamResp
 
     A browser on this machine runs scripts of foreign pages. Such a page can make its own name point here
     (DNS rebinding), but not change the Host that the browser sends; and it can send requests without
-    reading the answers, but then the browser says in Origin where they come from.
+    reading the answers, but then the browser says in Origin and Sec-Fetch-Site where they come from.
     """
-    token = request.app[STATE].token
-    if token is None:
-        if not _is_local(request.headers.get("Host", "")):
-            raise Refused(421, "The admin API answers to localhost, 127.0.0.1 and [::1] only, "
-                               "unless a token is configured")  # fmt: skip
-    elif request.path not in OPEN and not _bears(request, token) and not _may_register(request, token):
+    state = request.app[STATE]
+    if not _is_meant(request.headers.getall("Host", []), state):
+        raise Refused(421, _ONLY_NAMES if state.token is not None else _ONLY_LOCAL)
+    if request.path not in OPEN and not may_see(request) and not _may_register(request):
         return _unauthorised(request)
-    origin = request.headers.get("Origin")
-    if origin is not None and request.method not in _SAFE and urlsplit(origin).netloc != request.host:
+    if request.method not in _SAFE and _is_foreign(request):
         raise Refused(403, "Pages of other sites may not change anything here")
     return await handler(request)
 
 
-def _may_register(request: web.Request, token: str) -> bool:
+def _may_register(request: web.Request) -> bool:
     """Clients of Consul have other places for a token; and the registry may have one of its own."""
-    own = request.app[STATE].registry_token
+    state = request.app[STATE]
+    own, token = state.registry_token, state.token
     return request.path.startswith("/v1/") and (
-        bears(request, token) or (own is not None and bears(request, own))
+        (token is not None and bears(request, token)) or (own is not None and bears(request, own))
     )
 
 
-def _is_local(host: str) -> bool:
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ip_address(name).is_loopback
-    except ValueError:
+def _is_meant(hosts: list[str], state: AdminState) -> bool:
+    """Whether the Host is one that no foreign page can have. With a token, names don't matter unless there is
+    a list of them: who bears it is no foreign page, and who doesn't learns nothing."""
+    match = _host(hosts[0]) if len(hosts) == 1 else None
+    if match is None or int(match[2] or 0) > 65535:
         return False
+    if state.token is not None and not state.hosts:
+        return True
+    name = match[1].lower()
+    try:
+        address = ip_address(name.strip("[]"))
+    except ValueError:
+        return name == "localhost" or name.removesuffix(".") in state.hosts
+    return address.is_loopback or state.token is not None or name in state.hosts
 
 
-def _bears(request: web.Request, token: str) -> bool:
+def _is_foreign(request: web.Request) -> bool:
+    origin = request.headers.get("Origin")
+    return request.headers.get("Sec-Fetch-Site", "none") not in _OWN or (
+        origin is not None and urlsplit(origin).netloc.lower() != request.host.lower()
+    )
+
+
+def may_see(request: web.Request) -> bool:
+    """Whether the request bears the token, or none is needed."""
+    token = request.app[STATE].token
+    if token is None:
+        return True
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     # As bytes: compare_digest takes no other text than ASCII.
     right = hmac.compare_digest(given.strip().encode("utf-8", "replace"), token.encode("utf-8", "replace"))
@@ -131,7 +161,11 @@ async def body_of(request: web.Request) -> dict[str, Any]:
     if request.content_type != "application/json":
         raise Refused(415, "The body must be JSON, with Content-Type: application/json")
     try:
-        body = json.loads(await request.read(), object_pairs_hook=_no_duplicates)
+        async with asyncio.timeout(BODY_WITHIN):
+            text = await request.read()
+        body = json.loads(text, object_pairs_hook=_no_duplicates)
+    except TimeoutError:
+        raise Refused(408, "The body took too long") from None
     except web.HTTPRequestEntityTooLarge:
         raise Refused(413, "The body is too large") from None
     except RecursionError:

@@ -50,7 +50,8 @@ class AdminState:
     configuration as JSON-able values, `reload` loads it anew. `collect` is awaited before counters are shown
     and after backends were changed: worker processes have then said what they counted, and heard what has
     changed. `queued` is how many requests wait for a pool. `sources` are those of the pools that have any.
-    Without a token only this machine is let in, by the name of localhost or a loopback address.
+    Without a token only this machine is let in, by the name of localhost, a loopback address or one of
+    `hosts`.
     """
 
     version: str
@@ -68,3 +69,4 @@ class AdminState:
     token: str | None = None
     registry: Registry | None = None
     registry_token: str | None = None
+    hosts: frozenset[str] = frozenset()

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from lb.control.gate import attended
 from lb.control.registry.model import CRITICAL, PASSING, STATUSES, WARNING, State
 from lb.control.registry.registry import Registry, Unknown
 from lb.control.registry.requests import (
@@ -335,7 +336,7 @@ _PRIVATE_NAMES = (".local", ".internal", ".svc", ".localhost")
 
 def build_registry(api: RegistryApi) -> web.Application:
     """The API alone, as an aiohttp application."""
-    app = web.Application(middlewares=[_only_meant], client_max_size=BODY_AT_MOST)
+    app = web.Application(middlewares=[attended, _only_meant], client_max_size=BODY_AT_MOST)
     app.add_routes(api.routes())
 
     async def release(app: web.Application) -> None:

@@ -1,0 +1,81 @@
+"""What the admin API shows of the configuration has no secrets in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, get_args
+
+import pytest
+from pydantic import Field
+
+from lb.config import ConfigError, loads
+from lb.config.model import Config, TokenSource
+from lb.config.section import HIDDEN, SECRET, Section
+
+
+class Account(Section):
+    name: str = ""
+    password: Annotated[str | None, SECRET] = None
+    keys: tuple[Annotated[str, SECRET], ...] = ()
+    by_name: dict[str, Annotated[str, SECRET]] = Field(default_factory=dict)
+
+
+class Accounts(Section):
+    accounts: tuple[Account, ...] = ()
+
+
+def test_a_secret_is_never_shown_wherever_it_is() -> None:
+    account = Account(name="a", password="hunter2", keys=("hunter3", "hunter4"), by_name={"x": "hunter5"})
+    shown = Accounts(accounts=(account, Account())).model_dump(mode="json")
+    assert "hunter" not in json.dumps(shown)
+    assert shown["accounts"][0] == {
+        "name": "a",
+        "password": HIDDEN,
+        "keys": [HIDDEN, HIDDEN],
+        "by_name": {"x": HIDDEN},
+    }
+    assert shown["accounts"][1]["password"] is None  # that there is none is no secret
+    assert account.password == "hunter2"
+    assert account.model_dump()["keys"] == ("hunter3", "hunter4")
+
+
+def fields(section: type[Section], seen: set[type[Section]]) -> Iterator[tuple[str, Any]]:
+    """All fields of a section and of those within it, with their annotations."""
+    seen.add(section)
+    for name, field in section.model_fields.items():
+        yield f"{section.__name__}.{name}", field
+        for inner in _sections(field.annotation):
+            if inner not in seen:
+                yield from fields(inner, seen)
+
+
+def _sections(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)
+
+
+def _marks(field: Any) -> bool:
+    return SECRET in field.metadata or "PlainSerializer" in repr(field.annotation)
+
+
+def test_whatever_sounds_like_a_secret_is_marked_or_says_where_it_is() -> None:
+    """Paths of files and names of variables are fine: they end in the file itself or in `TokenSource`."""
+    found = dict(fields(Config, set()))
+    assert len(found) > 50
+    for name, field in found.items():
+        if re.search("password|passwd|secret|token|credential|users|hash$", name.partition(".")[2]):
+            where = (
+                TokenSource in set(_sections(field.annotation)) or "path" in (field.description or "").lower()
+            )
+            assert _marks(field) or where, f"{name}: mark it with SECRET, or read it from a file"
+
+
+@pytest.mark.parametrize("key", ["token: hunter2", "token: [hunter2]"])
+def test_a_secret_in_the_file_itself_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        loads(f"admin: {{{key}}}\npools: {{a: {{backends: [h:1]}}}}\n")
+    assert "hunter2" not in str(refused.value)
