@@ -25,6 +25,12 @@ def pool_view(state: AdminState, pool: Pool) -> dict[str, Any]:
         "panic": pool.view.panic or None,
         "in_flight": sum(backend.in_flight for backend in pool.backends.values()),
         "waiting": state.queued(pool),
+        "tunnels": pool.tunnels,
+        "limits": {
+            "requests": pool.rules.requests or None,
+            "requests_per_backend": pool.rules.requests_per_backend or None,
+            "queue": pool.rules.queue,
+        },
         "rejected": dict(pool.rejected),
         "sources": source_views(state, pool.name),
         "backends": [backend_view(state, pool, backend) for backend in pool.backends.values()],

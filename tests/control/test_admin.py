@@ -180,6 +180,8 @@ async def test_pools_say_everything_of_their_backends(client, state):
         "panic": None,
         "in_flight": 1,
         "waiting": 0,
+        "tunnels": 0,
+        "limits": {"requests": None, "requests_per_backend": None, "queue": 0},
         "rejected": {},
         "sources": [],
     }
