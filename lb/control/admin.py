@@ -45,7 +45,7 @@ def build_admin(state: AdminState) -> web.Application:
         web.get("/", _dashboard),
         *api_routes(state),
         *registry.routes(),
-        web.route("*", "/{path:.*}", _nothing),
+        web.route("*", r"/{path:(?:.|\n)*}", _nothing),
     ]
     for route in routes:
         route.kwargs["expect_handler"] = _expected
@@ -106,7 +106,8 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
 
 
 def _log() -> logging.Logger:
-    """For what goes wrong around a handler. Bytes that are no request would be a traceback each."""
+    """For what goes wrong around a handler. Bytes that are no request would be a traceback each, with which
+    anybody could fill the log."""
     logger = logging.getLogger("lb.admin.http")
     if not logger.filters:
         logger.addFilter(_is_ours)
@@ -115,7 +116,11 @@ def _log() -> logging.Logger:
 
 def _is_ours(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError | PayloadEncodingError | ConnectionError | TimeoutError)
+    if isinstance(error, HttpProcessingError | PayloadEncodingError | ConnectionError | TimeoutError):
+        return False
+    if error is not None:
+        record.msg, record.args, record.exc_info = f"{record.getMessage()}: {error!r}", (), None
+    return True
 
 
 async def _expected(request: web.Request) -> web.Response | None:

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from ipaddress import ip_address, ip_network
 from random import Random
+from typing import Any
 from zlib import crc32
 
 import h11
 
 from lb.config import ConfigError, Problem, loads
 from lb.config.scenario import scenario_of
+from lb.core import identity
 from lb.core.failure import Failure
-from lb.core.identity import client_address
 from lb.core.message import Limits, Request, Response
 from lb.observe.access_log import AccessLog
 from lb.wire.chunked import ChunkedError, ChunkedReader, chunk, last_chunk
 from lb.wire.fields import response_rules
 from lb.wire.h1_client import ClientCodec
 from tests.conformance.strict import parse_request
+from tests.fuzz.further import further_targets
 from tests.observe.made import EPOCH, made_exchange
 from tests.wire.recording import (
     AT_ONCE,
@@ -261,18 +262,22 @@ def _decoded(pieces: list[bytes]) -> tuple[bytes, list[bytes], bytes] | None:
 # --- who the client is ---
 
 
-_TRUSTED = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
+_NETWORKS = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
+# Both forms that it has had: networks alone, or with the ports and quotes that entries may have.
+_TRUSTED: Any = identity.Proxies(_NETWORKS) if hasattr(identity, "Proxies") else _NETWORKS
+_PLAIN: Callable[[str], str] = getattr(identity, "node_address", None) or (
+    lambda entry: _plain(entry.strip())
+)
 
 
 def forwarded(data: bytes) -> None:
     """X-Forwarded-For: some address that stands there, or the peer's, and none to the left of a stranger."""
+    client_address = identity.client_address
     found = client_address("10.0.0.1", data, _TRUSTED)
-    ip_address(found)
-    entries = [entry.strip() for entry in data.decode("latin-1").split(",")]
+    entries = data.decode("latin-1").split(",")
     if found != "10.0.0.1":
-        assert found in [_plain(entry) for entry in entries]
-    stranger = client_address("10.0.0.1", data + b", 192.0.2.7", _TRUSTED)
-    assert stranger == "192.0.2.7"
+        assert found in [_PLAIN(entry) for entry in entries]
+    assert client_address("10.0.0.1", data + b", 192.0.2.7", _TRUSTED) == "192.0.2.7"
     assert client_address("10.0.0.1", data + b", 192.0.2.7, 10.1.1.1", _TRUSTED) == "192.0.2.7"
 
 
@@ -318,7 +323,4 @@ TARGETS: dict[str, Target] = {
     target.__name__: target for target in (requests, responses, chunked, forwarded, config, scenario)
 }
 
-if find_spec("lb.wire.proxy_protocol") is not None:
-    from tests.fuzz.proxy_protocol import proxy_protocol
-
-    TARGETS["proxy_protocol"] = proxy_protocol
+TARGETS |= further_targets()

@@ -292,3 +292,16 @@ async def test_all_workers_tunnels_are_one_sum(play: Play) -> None:
         )
         assert (sent, received) == (8 * (6 + 12 + 6 + 2), 8 * (2 + 12 + 2 + 2))
         assert scene.balancer.metric("lb_tunnel_seconds_total") > 0
+
+
+@pytest.mark.parametrize(
+    "request_line", ["CONNECT inside.test:22", "CONNECT /", "TRACE /", "TRACE *", "CONNECT http://a.example/"]
+)
+async def test_connect_and_trace_are_refused(scene: Scene, request_line: str) -> None:
+    client = await scene.connect()
+    await client.send(f"{request_line} HTTP/1.1\r\nHost: inside.test:22\r\nMax-Forwards: 0\r\n\r\n".encode())
+    response = await client.response()
+    assert response.status in (400, 405)
+    if request_line in ("CONNECT inside.test:22", "TRACE /"):
+        assert response.status == 405
+    assert not scene.balancer.metric("lb_backend_connections")
