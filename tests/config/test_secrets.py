@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import pytest
 from pydantic import Field
 
-from lb.config import ConfigError, loads
+from lb.config import ConfigError, load, loads
 from lb.config.model import Config, TokenSource
 from lb.config.section import HIDDEN, SECRET, Section
+
+ROOT = Path(__file__).parents[2]
 
 
 class Account(Section):
@@ -72,6 +75,14 @@ def test_whatever_sounds_like_a_secret_is_marked_or_says_where_it_is() -> None:
                 TokenSource in set(_sections(field.annotation)) or "path" in (field.description or "").lower()
             )
             assert _marks(field) or where, f"{name}: mark it with SECRET, or read it from a file"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_no_example_shows_a_hash_or_a_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of what is read from files that the configuration names."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    shown = repr(load(path).model_dump(mode="json"))
+    assert not re.search(r"\$2[aby]\$|\$scrypt\$|\$pbkdf2|PRIVATE KEY|Bearer |Basic [A-Za-z0-9]", shown)
 
 
 @pytest.mark.parametrize("key", ["token: hunter2", "token: [hunter2]"])

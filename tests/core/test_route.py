@@ -4,6 +4,8 @@ from collections import Counter
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lb.core.message import Request
 from lb.core.pool import Pool
@@ -185,3 +187,67 @@ class TestSplit:
         assert target.pool is pool
         assert route_to(pool).choose().pool is pool
         assert Route(Match(), [Target(pool), Target(made_pool())]).target is None
+
+
+# --- any table, any request, beside the plainest reading of the rules ---
+
+hosts = st.sampled_from(["a.test", "b.test", "*.a.test", "*.test", "[::1]", "x.a.test"])
+prefixes = st.sampled_from(["/", "/v1", "/v1/", "/v1/a", "/v10", "/V1", "//"])
+matches = st.builds(
+    Match,
+    hosts=st.lists(hosts, max_size=2).map(tuple),
+    path_prefix=prefixes,
+    methods=st.lists(st.sampled_from(["GET", "POST"]), max_size=2).map(tuple),
+    headers=st.dictionaries(
+        st.sampled_from(["x-beta", "X-Plan"]), st.sampled_from(["1", "2", ""]), max_size=2
+    ),
+)
+asked_hosts = st.sampled_from(
+    [
+        "a.test",
+        "A.TEST:80",
+        "a.test.",
+        "x.a.test",
+        "ya.test",
+        "a.test.evil",
+        "b.test:1",
+        "[::1]:80",
+        "test",
+        "",
+    ]
+)
+targets = st.sampled_from(
+    ["/", "/v1", "/v1?q", "/v1/", "/v1/a/b", "/v10", "/v1a", "/V1", "*", "/%761", "//v1", "//"]
+)
+sent = st.dictionaries(
+    st.sampled_from(["x-beta", "X-BETA", "X-Plan"]), st.sampled_from(["1", "2"]), max_size=2
+)
+
+
+def plainly(match: Match, method: str, host: str, target: str, fields: dict[str, str]) -> bool:
+    """As docs/configuration.md has it, in the plainest way."""
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    name = name.lower().removesuffix(".")
+    path, prefix = target.partition("?")[0], match.path_prefix.rstrip("/")
+    given_fields = {key.lower(): value for key, value in reversed(fields.items())}
+    return (
+        (
+            not match.hosts
+            or any(name == each or (each[0] == "*" and name.endswith(each[1:])) for each in match.hosts)
+        )
+        and (not prefix or path == prefix or path.startswith(prefix + "/"))
+        and (not match.methods or method in match.methods)
+        and all(given_fields.get(key.lower()) == value for key, value in match.headers.items())
+    )
+
+
+@given(st.lists(matches, max_size=5), st.sampled_from(["GET", "POST", "PUT"]), asked_hosts, targets, sent)
+def test_the_first_that_matches_whatever_is_asked(
+    table: list[Match], method: str, host: str, target: str, fields: dict[str, str]
+) -> None:
+    routes = [route_to(made_pool(), match, name=str(number)) for number, match in enumerate(table)]
+    lines = [f"{name}: {value}".encode() for name, value in fields.items()]
+    one = made_request(target.encode(), *lines, method=method.encode(), host=host.encode())
+    found = Routes(routes).catch_all or Routes(routes).find(one)
+    wanted = next((n for n, match in enumerate(table) if plainly(match, method, host, target, fields)), None)
+    assert (found and found.name) == (None if wanted is None else str(wanted))
