@@ -13,6 +13,7 @@ from lb.config import Config, OutlierDetection, Retries
 from lb.config import Listener as ListenerConfig
 from lb.config import Pool as PoolConfig
 from lb.config import Route as RouteConfig
+from lb.control.room import room
 from lb.core.backend import Backend
 from lb.core.clock import Clock
 from lb.core.message import Limits
@@ -169,10 +170,6 @@ SPARE_FILES = 48
 """Descriptors for all that isn't a client or its backend: the log, names that are looked up, files that are
 open for a moment, and what Python and the event loop have for themselves."""
 
-ADMIN_FILES = 64
-"""And for the clients of the admin server, which takes no more (lb/control/gate.py)."""
-
-
 SOURCE_FILES = 16
 """Descriptors for a source of backends, and for probes of those that it names."""
 
@@ -182,7 +179,7 @@ def own_files(config: Config) -> int:
     listening = 2 * (len(config.listeners) + 1)
     probes = sum(len(pool.backends) for pool in config.pools.values() if pool.health_check is not None)
     sources = sum(len(pool.discovery) for pool in config.pools.values())
-    admin = 0 if config.admin is None else ADMIN_FILES
+    admin = 0 if config.admin is None and config.registry is None else room(config.registry is not None)
     return SPARE_FILES + listening + probes + SOURCE_FILES * sources + admin
 
 

@@ -13,9 +13,10 @@ from aiohttp.http_exceptions import HttpProcessingError, PayloadEncodingError
 
 from lb.control.api import api_routes
 from lb.control.dashboard import dashboard_page
-from lb.control.gate import GATE, Gate, attended, room
+from lb.control.gate import GATE, Gate, attended
 from lb.control.guard import STATE, as_json, errors_as_json, may_see, only_who_may
 from lb.control.registry.api import RegistryApi
+from lb.control.room import room
 from lb.control.state import AdminState
 from lb.control.view import source_views
 
@@ -80,7 +81,9 @@ class AdminServer:
         The sockets are copied: the server closes what it listens on, and they are not its own.
         """
         app, runner, loop = self._app, self._runner, asyncio.get_running_loop()
-        app[GATE] = gate = Gate(lambda: cast(web.Server, runner.server)(), lambda: room(self._state.registry is not None))
+        app[GATE] = gate = Gate(
+            lambda: cast(web.Server, runner.server)(), lambda: room(self._state.registry is not None)
+        )
         await runner.setup()
         gate.open()
         try:

@@ -14,8 +14,6 @@ from typing import cast
 
 from aiohttp import web
 
-MOST = 64  # connections at a time
-MOST_REGISTERING = 512  # where instances register, and wait for changes
 FIRST = 10.0  # seconds until the first request is whole
 NEXT = 75.0  # seconds from a response to the next request
 SWEEP = 1.0  # seconds between two looks
@@ -123,11 +121,6 @@ class _Visit(asyncio.Protocol):
 
 
 GATE = web.AppKey("gate", Gate)
-
-
-def room(registry: bool) -> int:
-    """How many connections there may be."""
-    return MOST_REGISTERING if registry else MOST
 
 
 @web.middleware

@@ -19,8 +19,9 @@ from lb.config import Address, ConfigError, loads
 from lb.control import admin as admin_module
 from lb.control import gate as gate_module
 from lb.control import guard as guard_module
-from lb.control.admin import GATE, AdminServer
-from lb.control.gate import MOST
+from lb.control.admin import AdminServer
+from lb.control.gate import GATE
+from lb.control.room import MOST
 from lb.control.state import AdminState
 from lb.proxy.sockets import Inherited, Listening
 from lb.reload import _must_be_local
@@ -450,7 +451,7 @@ async def test_those_with_a_request_under_way_stay(
         await gate.wait()
 
     state.collect = slow
-    monkeypatch.setattr(admin_module, "Gate", lambda make: gate_module.Gate(make, 3))
+    monkeypatch.setattr(admin_module, "Gate", lambda make, most: gate_module.Gate(make, lambda: 3))
     async with serving(state) as (_, port), aiohttp.ClientSession() as session:
         url = f"http://127.0.0.1:{port}"
         requests = [asyncio.create_task(session.get(f"{url}/api/pools")) for _ in range(3)]

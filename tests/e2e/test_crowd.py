@@ -151,7 +151,7 @@ async def test_more_requests_at_a_time_than_descriptors(play: Play) -> None:
 
 async def test_more_room_is_asked_for_than_there_is(play: Play) -> None:
     scene = await play("max_connections: 5000\n" + POOL, files=200)
-    assert "max_connections: 200 descriptors are enough for 66 clients, not for 5000" in scene.balancer.said()
+    assert "max_connections: 200 descriptors are enough for 42 clients, not for 5000" in scene.balancer.said()
 
 
 async def test_descriptors_that_are_taken_away_cost_only_who_comes_then(play: Play) -> None:
