@@ -10,7 +10,7 @@ from setuptools import Extension, setup
 HOT = {
     "core": "backend budget identity load_table message outlier pool queue rate record route rules share",
     "wire": "chunked fields h1_client h1_server heads",
-    "proxy": "attempt connection exchange forward plane retry timeouts tunnel upload upstream",
+    "proxy": "attempt connection exchange forward plane retry secure timeouts tunnel upload upstream",
     "observe": "clients records",
 }
 """What every request passes. Policies are not compiled: they are anybody's plain Python."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from . import backends, load, report
-from .cases import CASES, Case, chosen
+from .cases import CASES, PLAIN, Case, chosen
 from .machine import ROOT, StartError, description, share_cores
 from .measure import Run, Settings, WrongAnswerError, measure
 from .peers import PEERS, Peer
@@ -32,7 +32,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--connections", type=_positive, default=64, help="keep-alive connections (64)")
     parser.add_argument(
-        "--only", type=_names(CASES), default=list(CASES), help=f"cases, of {','.join(CASES)}"
+        "--only",
+        type=_names(CASES),
+        default=PLAIN,
+        help=f"cases, of {','.join(CASES)} ({','.join(PLAIN)})",
     )
     parser.add_argument(
         "--peers",

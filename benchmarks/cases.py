@@ -40,6 +40,7 @@ class Case:
     title: str
     path: str
     headers: dict[str, str]
+    tls: bool = False  # whether clients speak TLS with the proxy
 
     @property
     def body(self) -> bytes:
@@ -53,8 +54,12 @@ CASES = {
         Case("many", "12 request headers, 14 B", "/", BROWSER),
         Case("10k", "2 request headers, 10 KiB", "/10k", FEW),
         Case("1m", "2 request headers, 1 MiB", "/1m", FEW),
+        Case("tls", "2 request headers, 14 B, TLS", "/", FEW, tls=True),
+        Case("tls-1m", "2 request headers, 1 MiB, TLS", "/1m", FEW, tls=True),
     )
 }
+
+PLAIN = [name for name, case in CASES.items() if not case.tls]  # what runs unless other cases are named
 
 
 def chosen(names: Iterable[str]) -> list[Case]:

@@ -69,11 +69,13 @@ def _wrk(job: Job, cores: frozenset[int]) -> list[str]:
         f"--duration={job.seconds}s",
         "--timeout=10s",
         f"--script={script}",
-        f"http://127.0.0.1:{job.port}{job.case.path}",
+        f"{'https' if job.case.tls else 'http'}://127.0.0.1:{job.port}{job.case.path}",
     ]
 
 
 def _builtin(job: Job, cores: frozenset[int]) -> list[str]:
+    if job.case.tls:
+        raise RuntimeError("only wrk speaks TLS")
     options = {
         "port": job.port,
         "request": job.raw_request(),

@@ -32,6 +32,25 @@ class Cores:
     load: frozenset[int]
 
 
+def self_signed(directory: Path) -> Path:
+    """A certificate and its key (P-256, as most have) in one file. Raises StartError without openssl."""
+    path = directory / "certificate.pem"
+    if path.exists():
+        return path
+    openssl = find_program("openssl")
+    if openssl is None:
+        raise StartError("openssl isn't installed, which makes the certificate")
+    key, cert = directory / "key.pem", directory / "cert.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+         "-days", "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", key, "-out", cert],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    path.write_bytes(cert.read_bytes() + key.read_bytes())
+    return path
+
+
 def share_cores() -> Cores:
     """Shares out the cores that we may use: the last one to the proxy, the others to the rest."""
     cores = sorted(os.sched_getaffinity(0))

@@ -1,12 +1,13 @@
 """One run: start a proxy, check its answers, warm it up, load it, count its CPU time."""
 
 import http.client
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import load
 from .cases import SEEN_HEADERS, SEEN_PATH, Case
-from .machine import Cores, cpu_seconds, free_ports, serving
+from .machine import Cores, cpu_seconds, free_ports, self_signed, serving
 from .peers import Peer
 
 CHECKS = 6  # requests before the load: each backend twice
@@ -53,7 +54,8 @@ def measure(peer: Peer, case: Case, number: int, settings: Settings) -> Run:
     program = peer.path()
     assert program is not None, f"{peer.name} isn't installed"
     (port,) = free_ports(1)
-    command = peer.prepare(program, settings.directory, port, settings.backends)
+    certificate = self_signed(settings.directory) if case.tls else None
+    command = peer.prepare(program, settings.directory, port, settings.backends, certificate)
     cores, job = settings.cores, load.Job
     with serving(peer.name, command, [port], cores.proxy, settings.directory) as pid:
         check(port, case)
@@ -81,7 +83,7 @@ def measure(peer: Peer, case: Case, number: int, settings: Settings) -> Run:
 def check(port: int, case: Case) -> None:
     """Asks a few times and compares: status, body, and what the backend saw of the forwarded fields."""
     ids = set()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = _connection(port, case)
     try:
         for _ in range(CHECKS):
             status, request_id, body = _get(connection, case.path, case.headers)
@@ -93,12 +95,22 @@ def check(port: int, case: Case) -> None:
         if None in ids or len(ids) < CHECKS:
             raise WrongAnswerError("the responses bear no X-Request-ID, or twice the same")
         status, request_id, body = _get(connection, SEEN_PATH, case.headers)
-        expected = (request_id, "127.0.0.1", "http", f"127.0.0.1:{port}")
+        scheme = "https" if case.tls else "http"
+        expected = (request_id, "127.0.0.1", scheme, f"127.0.0.1:{port}")
         for name, want, got in zip(SEEN_HEADERS, expected, body.decode().split("\n"), strict=True):
             if want != got:
                 raise WrongAnswerError(f"the backend saw {name}: {got!r}, not {want!r}")
     finally:
         connection.close()
+
+
+def _connection(port: int, case: Case) -> http.client.HTTPConnection:
+    if not case.tls:
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
 
 
 def _get(

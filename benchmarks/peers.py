@@ -1,7 +1,8 @@
 """The proxies, each configured for the same job.
 
 The job: three backends in turn, keep-alive on both sides, a new X-Request-ID for the backend and the client,
-X-Forwarded-For, -Proto, -Host and Via for the backend, no access log, one core, all else at its default.
+X-Forwarded-For, -Proto, -Host and Via for the backend, no access log, one core, all else at its default. With
+TLS, all have the same certificate, and the load generator chooses the cipher.
 """
 
 import re
@@ -12,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .backends import nginx_command
-from .machine import find_program, free_ports
+from .machine import StartError, find_program, free_ports
 
-Prepare = Callable[[str, Path, int, Sequence[int]], list[str]]
+Prepare = Callable[[str, Path, int, Sequence[int], Path | None], list[str]]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A proxy. `prepare(program, directory, port, backends)` writes a configuration, returns the command."""
+    """A proxy. `prepare(program, directory, port, backends, certificate)` writes a configuration, and
+    returns the command. With a certificate, clients speak TLS."""
 
     name: str
     prepare: Prepare
@@ -44,11 +46,14 @@ class Peer:
         return found[0] if found else ""
 
 
-def _lb(python: str, directory: Path, port: int, backends: Sequence[int]) -> list[str]:
+def _lb(
+    python: str, directory: Path, port: int, backends: Sequence[int], certificate: Path | None
+) -> list[str]:
     config = directory / "lb.yaml"
     addresses = ", ".join(f"127.0.0.1:{backend}" for backend in backends)
     (admin,) = free_ports(1)
-    config.write_text(f"""listeners: [{{bind: 127.0.0.1:{port}}}]
+    tls = f", tls: {{certificates: [{{cert: {certificate}, key: {certificate}}}]}}" if certificate else ""
+    config.write_text(f"""listeners: [{{bind: 127.0.0.1:{port}{tls}}}]
 admin: {{bind: 127.0.0.1:{admin}}}
 access_log: off
 pools: {{greeter: {{backends: [{addresses}]}}}}
@@ -56,11 +61,22 @@ pools: {{greeter: {{backends: [{addresses}]}}}}
     return [python, "-m", "lb", "serve", "-c", str(config)]
 
 
-def _bare(python: str, directory: Path, port: int, backends: Sequence[int]) -> list[str]:
+def _bare(
+    python: str, directory: Path, port: int, backends: Sequence[int], certificate: Path | None
+) -> list[str]:
+    if certificate:
+        raise StartError("it knows no TLS")
     return [python, "-m", "benchmarks.bare", str(port), *map(str, backends)]
 
 
-def _nginx(nginx: str, directory: Path, port: int, backends: Sequence[int]) -> list[str]:
+def _nginx(
+    nginx: str, directory: Path, port: int, backends: Sequence[int], certificate: Path | None
+) -> list[str]:
+    ssl = (
+        f" ssl;\n    ssl_certificate {certificate};\n    ssl_certificate_key {certificate}"
+        if certificate
+        else ""
+    )
     servers = "\n".join(f"    server 127.0.0.1:{backend};" for backend in backends)
     http = f"""  upstream greeter {{
 {servers}
@@ -68,7 +84,8 @@ def _nginx(nginx: str, directory: Path, port: int, backends: Sequence[int]) -> l
     keepalive_requests 1000000000;
   }}
   server {{
-    listen 127.0.0.1:{port} backlog=1024;
+    listen 127.0.0.1:{port} backlog=1024{ssl};
+    ssl_protocols TLSv1.2 TLSv1.3;
     location / {{
       proxy_pass http://greeter;
       proxy_http_version 1.1;
@@ -85,7 +102,10 @@ def _nginx(nginx: str, directory: Path, port: int, backends: Sequence[int]) -> l
     return nginx_command(nginx, directory / "nginx", http, workers=1)
 
 
-def _haproxy(haproxy: str, directory: Path, port: int, backends: Sequence[int]) -> list[str]:
+def _haproxy(
+    haproxy: str, directory: Path, port: int, backends: Sequence[int], certificate: Path | None
+) -> list[str]:
+    ssl, scheme = (f" ssl crt {certificate}", "https") if certificate else ("", "http")
     servers = "\n".join(f"  server s{backend} 127.0.0.1:{backend}" for backend in backends)
     config = directory / "haproxy.cfg"
     config.write_text(f"""global
@@ -99,10 +119,10 @@ defaults
   timeout client 600s
   timeout server 600s
 frontend web
-  bind 127.0.0.1:{port} backlog 1024
+  bind 127.0.0.1:{port} backlog 1024{ssl}
   unique-id-format %[uuid()]
   unique-id-header X-Request-ID
-  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Proto {scheme}
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
   http-request set-header Via "1.1 haproxy"
   http-response set-header X-Request-ID %[unique-id]

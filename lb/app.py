@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,11 @@ from lb.build import (
     CannotStart,
     client_room,
     identification,
-    listener_options,
     own_files,
     pool_rules,
     upstream_options,
 )
+from lb.certificates import Renewal, ServerTls, expiries
 from lb.config import Address, Config, ConfigError
 from lb.control.all_records import OwnRecords, Records
 from lb.control.state import AdminState, ReloadResult
@@ -106,6 +106,7 @@ class App:
         self._epoch = time.time() - time.monotonic()
         self._idle = asyncio.Event()
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._renewal = Renewal(lambda: [tls for _, tls in self._tls()])
         self._ending: set[asyncio.Future[None]] = set()  # of what has been replaced
         self._leaving: list[Listener | Pool] = []  # replaced, and still serving what they have begun
         self.admin_state = self._build_admin_state()
@@ -122,6 +123,7 @@ class App:
                 __version__,
                 connections,
                 sources=lambda: self.members,
+                certificates=self.certificates,
             ),
             sources=self.members,
             draining=lambda: self.draining,
@@ -132,6 +134,19 @@ class App:
     def listening(self, address: Address) -> Listening:
         """The sockets for a listener of this address, not bound yet."""
         return Listening(address.host, address.port, address.path)
+
+    def _tls(self) -> Iterator[tuple[str, ServerTls]]:
+        """That of the listeners that have some, by their names."""
+        for listener in self.listeners:
+            tls = listener.options.tls
+            if isinstance(tls, ServerTls):
+                yield listener.name, tls
+
+    def certificates(self) -> Iterator[tuple[str, str, float]]:
+        """Those that clients are shown: the listener, a name, and when it expires in Unix time."""
+        for listener, tls in self._tls():
+            for name, at in expiries(tls).items():
+                yield listener, name, at
 
     # --- running ---
 
@@ -148,6 +163,7 @@ class App:
                 await self.close()
                 raise CannotStart(f"can't accept connections: {in_words(error)}") from error
         self.plane.sweeper.start()
+        self._renewal.start()
         self._flush_log()
         self._fold()
 
@@ -269,6 +285,7 @@ class App:
 
     async def close(self) -> None:
         """Ends everything that is left."""
+        self._renewal.stop()
         self.door.shut()
         for listener in self.listeners:
             listener.close()
@@ -449,12 +466,17 @@ class App:
 
     def _apply_listeners(self, new: Prepared) -> None:
         self.door.set_room(client_room(new.config, self._files))
-        for listener, config in zip(new.listeners, new.config.listeners, strict=True):
-            listener.options = listener_options(config)
+        for listener, options in zip(new.listeners, new.options, strict=True):
+            listener.options = options
         before, self.listeners = self.listeners, new.listeners
+        successors = {id(listener.listening): listener for listener in new.listeners}
         for listener in before:
             if listener not in new.listeners:
-                listener.close()
+                successor = successors.get(id(listener.listening))
+                if successor is None:
+                    listener.close()
+                else:
+                    listener.hand_on(successor)
                 self._leaving.append(listener)
                 self._has_left(listener)
 

@@ -21,6 +21,7 @@ from lb.core.pool import Pool
 from lb.core.rate import RateLimit
 from lb.core.route import Match, Quota, Route, Routes, Target
 from lb.core.rules import OutlierRules, PoolRules, RetryRules, Timeouts
+from lb.proxy.entrance import Senders, Tls
 from lb.proxy.listener import ListenerOptions
 from lb.proxy.plane import Identification
 from lb.proxy.upstream import UpstreamOptions
@@ -232,12 +233,17 @@ def upstream_options(pool: PoolConfig) -> UpstreamOptions:
     return UpstreamOptions(keepalive.idle, kept, limits.connections or 0)
 
 
-def listener_options(listener: ListenerConfig) -> ListenerOptions:
+def listener_options(listener: ListenerConfig, tls: Tls | None = None) -> ListenerOptions:
+    """What a listener asks of its clients. Its TLS is made elsewhere, since that may fail."""
     timeouts, limits = listener.timeouts, listener.limits
     return ListenerOptions(
         timeouts.request_header,
         timeouts.request_body,
         timeouts.keepalive,
         timeouts.write,
-        limits=Limits(limits.request_line, limits.header_bytes, limits.header_count, limits.body),
+        timeouts.handshake,
+        limits.handshakes,
+        Limits(limits.request_line, limits.header_bytes, limits.header_count, limits.body),
+        tls,
+        None if listener.proxy_protocol is None else Senders(listener.proxy_protocol.senders),
     )

@@ -111,6 +111,7 @@ class Fleet(App):
             self.sums.connections,
             self.sums.queued,
             lambda: self.members,
+            self.certificates,
         )
 
     # --- what workers say and have to know ---
@@ -258,7 +259,7 @@ class Fleet(App):
 
     def _has_left(self, part: Listener | Pool) -> bool:
         if isinstance(part, Listener) and (
-            self.changing.locked() or self.sums.gauges(part.stats)["connections"]
+            self.changing.locked() or (part.successor is None and self.sums.gauges(part.stats)["connections"])
         ):
             return False
         return super()._has_left(part)

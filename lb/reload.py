@@ -24,6 +24,7 @@ from lb.build import (
     health_check,
     listener_options,
 )
+from lb.certificates import server_tls
 from lb.config import Address, Config, Pool
 from lb.config.section import Section
 from lb.core.backend import Backend
@@ -32,7 +33,7 @@ from lb.core.route import Routes
 from lb.discovery.watch import Watch
 from lb.logfile import LogFile
 from lb.membership import first_sets, prepare_sources, specs_to_be
-from lb.proxy.listener import Listener
+from lb.proxy.listener import Listener, ListenerOptions
 from lb.proxy.sockets import Listening
 from lb.registrar import Registrar, prepare_registrar
 
@@ -56,6 +57,7 @@ class Prepared:
     well: dict[str, list[str]] = field(default_factory=dict)  # by pool, new backends that a probe found well
     routes: Routes | None = None  # None: those that hold
     listeners: list[Listener] = field(default_factory=list)
+    options: list[ListenerOptions] = field(default_factory=list)  # of each of them
     admin_listening: Listening | None = None
     admin: AdminServer | None = None
     token: str | None = None
@@ -148,11 +150,18 @@ async def _bind_all(app: App, new: Prepared, undo: AsyncExitStack) -> list[tuple
     there = list(app.listeners)
     for ours in new.config.listeners:
         listener = next((each for each in there if _is_at(each.listening, ours.bind)), None)
+        before = None if listener is None else listener.options
+        tls = server_tls(ours.tls, listener.name if listener else str(ours.bind), before and before.tls)
+        options = listener_options(ours, tls)
+        new.options.append(options)
         if listener is not None:
             there.remove(listener)
-        else:
-            listening = await take("listener", ours.bind, app.listening(ours.bind))
-            options = listener_options(ours)
+        if listener is None or not listener.options.same_entrance(options):
+            # Who came in by another way has to leave soon: a new listener takes the address over.
+            if listener is not None:
+                listening = listener.listening
+            else:
+                listening = await take("listener", ours.bind, app.listening(ours.bind))
             listener = Listener(app.plane, app.door, listening, options, app.clients.listener)
             undo.callback(listener.pause)
             try:

@@ -100,7 +100,9 @@ class Service:
 
     def _say_addresses(self) -> None:
         for listener in self.app.listeners:
-            self._say(f"listening on {'' if listener.listening.path else 'http://'}{listener.name}")
+            scheme = "http" if listener.options.tls is None else "https"
+            place = listener.name if listener.listening.path else f"{scheme}://{listener.name}"
+            self._say(f"listening on {place}")
         if self.workers > 1:
             self._say(f"{self.workers} workers")
         if self.app.admin_listening is not None:

@@ -29,6 +29,7 @@ from lb.config.problem import ConfigError, Problem
 from lb.config.resilience import OutlierDetection, PoolLimits, PoolTimeouts, Retries
 from lb.config.routes import Match, RateLimit, Route, RouteTimeouts
 from lb.config.secret import TokenSource
+from lb.config.tls import ProxyProtocol, Tls
 from lb.config.values import Address, StatusSet
 
 __all__ = [
@@ -51,12 +52,14 @@ __all__ = [
     "PoolLimits",
     "PoolTimeouts",
     "Problem",
+    "ProxyProtocol",
     "RateLimit",
     "RequestId",
     "Retries",
     "Route",
     "RouteTimeouts",
     "StatusSet",
+    "Tls",
     "TokenSource",
     "json_schema",
     "load",

@@ -30,6 +30,7 @@ from lb.config.resilience import Timeout
 from lb.config.routes import Match, Route
 from lb.config.secret import TokenSource, file_path, no_secret
 from lb.config.section import AT_KEY, Found, Section, items_of, pairs_of, peek, readable
+from lb.config.tls import OrTrue, ProxyProtocol, Tls
 from lb.config.values import Address, Network, parse_host
 from lb.config.written import did_you_mean, is_off, quoted
 
@@ -49,6 +50,10 @@ class ListenerTimeouts(Section):
         default=60.0, description="Without a byte taken by the client while there is something for it."
     )
     keepalive: Timeout = Field(default=75.0, description="Between two requests on a connection.")
+    handshake: Timeout = Field(
+        default=10.0,
+        description="For all that comes before the first request: the PROXY protocol's header, and TLS.",
+    )
 
 
 class ListenerLimits(Section):
@@ -65,6 +70,10 @@ class ListenerLimits(Section):
     )
     body: Annotated[int | None, size(1, 2**53 - 1), OrOff("a size")] = Field(
         default=None, description="The body: 413 beyond it."
+    )
+    handshakes: Annotated[int, whole(1, 1_000_000)] = Field(
+        default=512,
+        description="TLS handshakes under way at a time, in each worker. With one more, the oldest is cut.",
     )
 
 
@@ -83,11 +92,34 @@ class Listener(Section):
     limits: ListenerLimits = Field(
         default=ListenerLimits.model_construct(), description="How large a request may be."
     )
+    tls: Annotated[Tls | None, OrOff()] = Field(default=None, description="TLS with the clients.")
+    proxy_protocol: Annotated[ProxyProtocol | None, OrTrue()] = Field(
+        default=None,
+        description="`true`: each connection must begin with a header of the PROXY protocol, version 1 or 2, "
+        "which says who the client is.",
+    )
+
+    @classmethod
+    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
+        address = readable(_bind.read, data.get("bind"))
+        if address is not None and address.path and peek(data.get("proxy_protocol"), "from"):
+            yield ("proxy_protocol", "from"), "a unix socket's clients have no addresses: write true alone"
 
 
 _TAKEN_HEADERS = frozenset(
     {"connection", "content-length", "expect", "forwarded", "host", "keep-alive", "proxy-authenticate"}
-    | {"proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "via"}
+    | {
+        "client-cert",
+        "client-cert-chain",
+        "x-client-cert-subject",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+    }
     | {"x-backend", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}
 )
 

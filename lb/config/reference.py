@@ -43,8 +43,8 @@ pools:
 Text needs no quotes, and what stands there is what is meant: a host named `on`, an ID `1.10` or `no` are text
 where text is wanted (YAML 1.1 would make other things of them). Numbers are plain decimal, without quotes.
 Anchors, aliases and merge keys (`<<`) work. A key with nothing behind it is a mistake: leave it out. Paths of
-files are relative to the directory that `lb` was started in; those under `discovery`, to the one of this
-file.
+files are relative to the directory that `lb` was started in; those under `discovery` and `tls`, to the one of
+this file.
 """
 
 _Schema = dict[str, Any]

@@ -69,16 +69,18 @@ class ExchangeRecord:
         "started",
         "status",
         "target",
+        "tls",
         "view",
     )
 
-    def __init__(self, started: float, listener: str, client: str) -> None:
+    def __init__(self, started: float, listener: str, client: str, tls: str = "") -> None:
         self.id = b""
         self.started = started
         self.received_at = 0.0
         self.ended = 0.0
         self.listener = listener  # the name of the listener: its address
         self.client = client  # the address of who really asked
+        self.tls = tls  # the version that the client speaks; empty: none
         self.method = b"-"
         self.host = b""
         self.target = b"-"

@@ -13,6 +13,16 @@ from pathlib import Path
 Signature = tuple[int, ...]
 
 
+def signature(path: str | Path) -> Signature | None:
+    """What tells a file from another one in its place. None where there is none: it is being replaced, or has
+    gone, and what runs goes on."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 class WatchedFile:
     """A file. `reading` is to be called before it is read: a change from then on is another one."""
 
@@ -23,12 +33,12 @@ class WatchedFile:
 
     def reading(self) -> None:
         """It is about to be read."""
-        self._read = self._seen = self._signature()
+        self._read = self._seen = signature(self.path)
 
     def has_changed(self) -> bool:
         """Whether it is another one than was read last, and was so at the last look already: nobody is
         just writing it."""
-        now = self._signature()
+        now = signature(self.path)
         at_rest, self._seen = now == self._seen, now
         return now is not None and at_rest and now != self._read
 
@@ -41,10 +51,3 @@ class WatchedFile:
     def was_there(self) -> bool:
         """Whether there was such a file when it was read last."""
         return self._read is not None
-
-    def _signature(self) -> Signature | None:
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return None  # it is being replaced, or has gone: what runs goes on
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

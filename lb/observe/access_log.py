@@ -100,7 +100,8 @@ class AccessLog:
         return (
             f'{{"time":"{self._second_text}{int((now - second) * 1e3):03d}Z",'
             f'"request_id":"{exchange.id.decode()}","client":{names[exchange.client]},'
-            f'"listener":{names[exchange.listener]},"method":{values[exchange.method]},'
+            f'"listener":{names[exchange.listener]},'
+            f'"tls":{names[exchange.tls] if exchange.tls else "null"},"method":{values[exchange.method]},'
             f'"host":{values[exchange.host]},'
             f'"path":{quoted(exchange.target.decode("utf-8", "backslashreplace"))},'
             f'"status":{exchange.status},"failure":{names[failure.name] if failure else "null"},'

@@ -7,13 +7,16 @@ from lb.core.record import ExchangeRecord
 
 
 class ListenerStats:
-    """What clients asked of one listener. It keeps `connections` itself, the number that are open now."""
+    """What clients asked of one listener. It keeps `connections` itself, the number that are open now, and
+    how TLS handshakes and headers of the PROXY protocol ended."""
 
-    __slots__ = ("connections", "duration", "requests")
+    __slots__ = ("connections", "duration", "handshakes", "proxy_headers", "requests")
 
     def __init__(self) -> None:
         self.connections = 0
         self.requests: dict[int, int] = {}  # by the status that the client got
+        self.handshakes: dict[str, int] = {}  # by result
+        self.proxy_headers: dict[str, int] = {}
         self.duration = Histogram()
 
 

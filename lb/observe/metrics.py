@@ -45,6 +45,7 @@ class LbCollector:
     `pools` is asked at each scrape, so that a reload may replace them. `connections` says how many
     connections to a backend there are by state (`active`, `idle`), and `queued` how many requests wait for a
     pool: its own queue, or those of all worker processes. `sources` are those of the pools that have any.
+    `certificates` are those that listeners show: the listener, a name, and when it expires.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class LbCollector:
         connections: Callable[[Backend], Mapping[str, int]],
         queued: Callable[[Pool], int] = lambda pool: len(pool.waiting),
         sources: Callable[[], Mapping[str, PoolSources]] = dict,
+        certificates: Callable[[], Iterable[tuple[str, str, float]]] = tuple,
     ) -> None:
         self._pools = pools
         self._clients = clients
@@ -64,6 +66,7 @@ class LbCollector:
         self._connections = connections
         self._queued = queued
         self._sources = sources
+        self._certificates = certificates
 
     def page(self, accept: str) -> tuple[str, Iterator[bytes]]:
         """The content type that fits an Accept header, and the page in pieces of about a millisecond's work.
@@ -142,6 +145,24 @@ class LbCollector:
             "histogram",
             "From a request's head to the last byte of its response.",
             [(label, stats.duration) for label, stats in listeners],
+        )
+        yield Family(
+            "lb_tls_handshakes_total",
+            "counter",
+            "TLS handshakes with clients by how they ended.",
+            _split(listeners, "result", lambda stats: stats.handshakes),
+        )
+        yield Family(
+            "lb_tls_certificate_expiry_timestamp_seconds",
+            "gauge",
+            "When a listener's certificate expires, in Unix time.",
+            [(labels(listener=listener, name=name), at) for listener, name, at in self._certificates()],
+        )
+        yield Family(
+            "lb_proxy_protocol_headers_total",
+            "counter",
+            "Headers of the PROXY protocol from clients by what came of them.",
+            _split(listeners, "result", lambda stats: stats.proxy_headers),
         )
 
     def _of_backends(self, rows: Rows) -> Iterator[Family]:
@@ -307,5 +328,5 @@ def _each(rows: Iterable[tuple[str, T]], value: Callable[[T], float | Histogram]
 def _split(rows: Iterable[tuple[str, T]], key: str, counts: Callable[[T], Counts]) -> Iterator[Sample]:
     """One sample for each key of the counts: a status, a failure's name, a state."""
     for label, owner in rows:
-        for value, count in counts(owner).items():
+        for value, count in list(counts(owner).items()):  # between two pieces of a page, one may be new
             yield f'{label},{key}="{value}"', count

@@ -17,6 +17,7 @@ from lb.core.identity import client_address
 from lb.core.message import Request
 from lb.proxy.exchange import Exchange
 from lb.proxy.forward import constant_fields
+from lb.proxy.secure import Secure
 from lb.proxy.timeouts import NEVER, TICK
 from lb.proxy.tunnel import is_gone
 from lb.wire.h1_server import ServerCodec
@@ -34,10 +35,47 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
+class Arrival:
+    """Who has come, and how: what is known of a connection before its first request.
+
+    `peer` is the address that the connection is from, as the PROXY protocol or else the kernel says; `client`
+    is how the log names it. `tls` is the version that is spoken, and `fields` what is told of the client's
+    certificate: lines with a line end in front.
+    """
+
+    __slots__ = ("client", "fields", "peer", "scheme", "tls")
+
+    def __init__(self, peer: str, client: str, scheme: bytes, tls: str, fields: bytes) -> None:
+        self.peer = peer
+        self.client = client
+        self.scheme = scheme
+        self.tls = tls
+        self.fields = fields
+
+    @staticmethod
+    def of(transport: asyncio.BaseTransport, path: str) -> Arrival:
+        """As the kernel says. The path is that of the listener, where it is a unix socket."""
+        if path:  # as nginx names it toward the backend
+            return Arrival("unix:", "unix", b"http", "", b"")
+        peer = transport.get_extra_info("peername")
+        name = peer[0] if peer else "unknown"
+        return Arrival(name, name, b"http", "", b"")
+
+    def told(self, peer: str, tls: bool) -> Arrival:
+        """As a proxy in front says, which may have spoken TLS with the client."""
+        client = "unix" if peer == "unix:" else peer
+        return Arrival(peer, client, b"https" if tls else b"http", "", b"")
+
+    def secured(self, version: str, fields: bytes) -> Arrival:
+        """The same, over TLS."""
+        return Arrival(self.peer, self.client, b"https", version, fields)
+
+
 class ClientConnection:
     """One connection of one client. Requests are answered in order, the next one waits for its turn."""
 
     __slots__ = (
+        "_arrival",
         "_closing",
         "_exchange",
         "_half_closed",
@@ -58,11 +96,14 @@ class ClientConnection:
         "peer",
         "plane",
         "scheme",
+        "tls",
         "trusted",
         "tunnel",
+        "verified",
     )
 
-    def __init__(self, plane: Plane, listener: Listener) -> None:
+    def __init__(self, plane: Plane, listener: Listener, arrival: Arrival | None = None) -> None:
+        self._arrival = arrival  # where more is known than the transport tells
         self.plane = plane
         self._listener = listener
         self._options = listener.options
@@ -78,20 +119,17 @@ class ClientConnection:
         self._unread = 0  # bytes that it had not read when we last looked
         self._since = 0.0  # when it last had nothing to ask for
         self.deadline = NEVER
-        self.scheme = b"http"
 
     # --- from the event loop ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         plane = self.plane
         self._transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        if self._listener.listening.path:  # as nginx names it toward the backend
-            self.peer, self.client = "unix:", "unix"
-        else:
-            self.peer = self.client = peer[0] if peer else "unknown"
+        arrival = self._arrival or Arrival.of(transport, self._listener.listening.path)
+        self.peer, self.client = arrival.peer, arrival.client
+        self.scheme, self.tls, self.verified = arrival.scheme, arrival.tls, arrival.fields
         self.trusted = plane.identification.trusts(self.peer)
-        self.constant_fields = constant_fields(self.peer, "http")
+        self.constant_fields = constant_fields(self.peer, self.scheme) + self.verified
         self.codec = ServerCodec(
             self._transport, self, self._options.limits, plane.request_rules, self.trusted
         )
@@ -272,13 +310,16 @@ class ClientConnection:
         else:
             self._linger()
 
-    def _close(self) -> None:
-        """Closes once all that has been written is out."""
+    def _close(self, whole: bool = True) -> None:
+        """Closes once all that has been written is out; that may be not the whole of a response."""
         self._closing = True
         self._unread = self._transport.get_write_buffer_size()
         self.deadline = monotonic() + self._options.write
         self.codec.close()
-        self._transport.close()
+        if whole or not self.tls:
+            self._transport.close()
+        else:
+            cast(Secure, self._transport).break_off()
 
     def _linger(self) -> None:
         """Closes our side, and waits for the client's: a close now would reset the connection, and the
@@ -292,7 +333,8 @@ class ClientConnection:
     def cut(self) -> None:
         """Ends a response in its midst so that it cannot look complete: with a reset, not with a FIN.
 
-        What has been written goes out first where the client can tell by the framing.
+        What has been written goes out first where the client can tell by the framing. Over TLS there is no
+        close_notify either.
         """
         if self.codec.ends_with_connection:
             sock: socket.socket | None = self._transport.get_extra_info("socket")
@@ -300,7 +342,7 @@ class ClientConnection:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self.abort()
         else:
-            self._close()
+            self._close(False)
 
     def drain(self) -> None:
         """The balancer or the listener is going: this is the last exchange. An idle connection gets a second

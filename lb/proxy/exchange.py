@@ -60,7 +60,7 @@ class Exchange(ExchangeRecord):
     )
 
     def __init__(self, connection: ClientConnection, started: float) -> None:
-        ExchangeRecord.__init__(self, started, connection.listener_name, connection.client)
+        ExchangeRecord.__init__(self, started, connection.listener_name, connection.client, connection.tls)
         self._connection: ClientConnection | None = connection
         self._request: Request | None = None
         self._target: Target | None = None

@@ -16,12 +16,12 @@ _FORWARDED_HOST: Final = b"\r\nX-Forwarded-Host: "
 VIA: Final = b"1.1" + OURSELVES  # RFC 9110, section 7.6.3: the version received, and a pseudonym for us
 
 
-def constant_fields(peer: str, scheme: str) -> bytes:
+def constant_fields(peer: str, scheme: bytes) -> bytes:
     """The lines that are the same for each request of a connection whose client adds nothing to them.
 
     With a line end in front, so that they need only be added.
     """
-    return f"\r\nX-Forwarded-For: {peer}\r\nX-Forwarded-Proto: {scheme}\r\nVia: {VIA.decode()}".encode()
+    return b"\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nVia: %b" % (peer.encode(), scheme, VIA)
 
 
 def forwarded_fields(
@@ -52,6 +52,8 @@ def _lines(
         lines.append(b"X-Forwarded-Host: " + host)
     if not request.host:  # HTTP/1.0 may come without, HTTP/1.1 may not go without
         lines.append(b"Host: " + backend.spec.address.encode())
+    if connection.verified:
+        lines.append(connection.verified[2:])
     return lines
 
 

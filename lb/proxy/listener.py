@@ -10,6 +10,7 @@ from typing import Protocol, cast
 from lb.core.message import Limits
 from lb.proxy.connection import ClientConnection
 from lb.proxy.door import Door
+from lb.proxy.entrance import Entrance, Senders, Tls
 from lb.proxy.plane import Plane
 from lb.proxy.sockets import BACKLOG, Listening
 
@@ -22,13 +23,28 @@ class ListenerOptions:
     request_body: float = 30.0
     keepalive: float = 75.0
     write: float = 60.0  # how long a client may read nothing of what we have for it
+    handshake: float = 10.0  # how long all may take that comes before the first request
+    handshakes: int = 512  # how many may be under way
     limits: Limits = field(default_factory=Limits)
+    tls: Tls | None = None
+    proxy_protocol: Senders | None = None  # None: there is no header
+
+    def same_entrance(self, other: ListenerOptions) -> bool:
+        """Whether clients have to say the same before their first request, and are believed the same."""
+        ours, theirs = self.tls, other.tls
+        if ours is None or theirs is None or ours is theirs:
+            same = ours is theirs
+        else:
+            same = ours.trust == theirs.trust
+        return same and self.proxy_protocol == other.proxy_protocol
 
 
 class ConnectionStats(Protocol):
     """Where a listener counts its connections."""
 
     connections: int
+    handshakes: dict[str, int]  # by result
+    proxy_headers: dict[str, int]
 
 
 StatsOf = Callable[[str], ConnectionStats]
@@ -49,6 +65,8 @@ class Listener:
         self.options = options
         self.name = listening.name
         self.stats = stats_of(self.name)
+        self.handshakes: dict[Entrance, None] = {}  # under way, the oldest first
+        self.successor: Listener | None = None  # on the same address, with another entrance
         self._servers: list[asyncio.Server] = []
 
     async def open(self) -> None:
@@ -80,10 +98,15 @@ class Listener:
         for server in self._servers:
             await server.start_serving()
 
-    def connection(self) -> ClientConnection:
+    def connection(self) -> ClientConnection | Entrance:
         """A new client's."""
+        if self.successor is not None:  # it came just before the address was handed on
+            return self.successor.connection()
         if len(self.plane.connections) >= self.door.last:
             self.door.on_full()
+        options = self.options
+        if options.tls is not None or options.proxy_protocol is not None:
+            return Entrance(self.plane, self)
         return ClientConnection(self.plane, self)
 
     def pause(self) -> None:
@@ -91,6 +114,11 @@ class Listener:
         for server in self._servers:
             server.close()
         self._servers.clear()
+
+    def hand_on(self, successor: Listener) -> None:
+        """Accepts no more: another listener does, on the same sockets."""
+        self.successor = successor
+        self.pause()
 
     def close(self, keep_file: bool = False) -> None:
         """Accepts no more, and lets go of the address. Connections that are there stay."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lb.core.backend import Backend
 from lb.core.identity import Network, RequestIds
@@ -19,7 +19,7 @@ from lb.proxy.upstream import Upstream, UpstreamOptions
 from lb.wire.fields import request_rules, response_rules
 
 if TYPE_CHECKING:
-    from lb.proxy.connection import ClientConnection
+    from lb.proxy.listener import Listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,21 @@ class Identification:
         return any(peer in network for network in self.trusted_proxies)
 
 
+class Connection(Protocol):
+    """Who takes a place: a client's connection, or one that is still at the entrance."""
+
+    @property
+    def busy(self) -> bool: ...
+    @property
+    def quiet_since(self) -> float: ...
+    def came_in_at(self, listener: Listener) -> bool: ...
+    def renew(self) -> None: ...
+    def drain(self) -> None: ...
+    def leave(self) -> None: ...
+    def shut(self) -> None: ...
+    def abort(self) -> None: ...
+
+
 class Plane:
     """The data plane's common ground. One per process."""
 
@@ -58,7 +73,7 @@ class Plane:
         self.loop = loop
         self.sweeper = Sweeper(loop)
         self.ids = RequestIds(time)
-        self.connections: set[ClientConnection] = set()
+        self.connections: set[Connection] = set()
         self._identify(identification)
         self.adopt(routes, options, identification, observers)
         self.draining = False

@@ -44,6 +44,8 @@ _REQUEST_LAW: Mapping[bytes, int] = {
     b"proxy": DROP,
     b"te": TE,
     b"max-forwards": MAX_FORWARDS,
+    # Only who has verified a certificate may tell of it (RFC 9440, section 4): we do, and nobody before us.
+    **dict.fromkeys((b"client-cert", b"client-cert-chain", b"x-client-cert-subject"), DROP),
     b"host": HOST,
     b"content-length": LENGTH,
     b"transfer-encoding": CODING,

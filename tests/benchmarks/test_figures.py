@@ -82,6 +82,8 @@ def test_cases_send_2_and_12_request_headers() -> None:
         "many": 12,
         "10k": 2,
         "1m": 2,
+        "tls": 2,
+        "tls-1m": 2,
     }
     assert [len(case.body) for case in chosen(["1m", "10k", "few"])] == [14, 10 * 1024, 1024 * 1024]
 

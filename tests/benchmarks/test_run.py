@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import backends, load
-from benchmarks.cases import CASES, Case
-from benchmarks.machine import Cores, StartError, cpu_seconds, free_ports, serving
+from benchmarks.cases import CASES, PLAIN, Case, chosen
+from benchmarks.machine import Cores, StartError, cpu_seconds, free_ports, self_signed, serving
 from benchmarks.measure import Settings, WrongAnswerError, check, measure
 from benchmarks.peers import PEERS
 from tests.tools import need
@@ -31,7 +31,7 @@ def no_nginx(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_nginx")
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", chosen(PLAIN), ids=PLAIN)
 def test_the_bare_forwarder_is_measured_with_our_own_tools(tmp_path: Path, case: Case) -> None:
     with backends.running(tmp_path, ANY) as ports:
         settings = Settings(EVERYWHERE, ports, tmp_path, "builtin", connections=4, duration=1, warmup=0)
@@ -41,16 +41,19 @@ def test_the_bare_forwarder_is_measured_with_our_own_tools(tmp_path: Path, case:
     assert 0 < run.p50 <= run.p99
 
 
-@pytest.mark.parametrize("name", ["nginx", "haproxy"])
-def test_each_peer_does_the_whole_job(tmp_path: Path, name: str) -> None:
-    program = need(name)
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("name", ["lb", "nginx", "haproxy"])
+def test_each_peer_does_the_whole_job(tmp_path: Path, name: str, tls: bool) -> None:
+    program = PEERS[name].path() or need(name)
     need("nginx")
+    certificate = self_signed(tmp_path) if tls else None
     with backends.running(tmp_path, ANY) as ports:
         (port,) = free_ports(1)
-        command = PEERS[name].prepare(program, tmp_path, port, ports)
+        command = PEERS[name].prepare(program, tmp_path, port, ports, certificate)
         with serving(name, command, [port], ANY, tmp_path):
             for case in CASES.values():
-                check(port, case)
+                if case.tls == tls:
+                    check(port, case)
 
 
 @pytest.mark.usefixtures("no_nginx")

@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 
-from lb.config import Config, load
+from lb.certificates import CIPHERS
+from lb.config import Config, load, loads
+from tests.certificates import write_ca, write_pair
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,6 +70,20 @@ def workers(config: Config) -> None:
     assert (config.workers, config.watch, config.max_connections) == ("auto", True, 20_000)
 
 
+def tls(config: Config) -> None:
+    """Every key of TLS and the PROXY protocol is in it."""
+    many, clients, behind = config.listeners
+    assert many.tls is not None
+    assert clients.tls is not None
+    keys = {*many.tls.model_fields_set, *clients.tls.model_fields_set}
+    assert keys == set(type(many.tls).model_fields)
+    assert many.tls.ciphers == CIPHERS
+    assert (clients.tls.client_ca or "").endswith("/tls/clients-ca.crt")
+    assert clients.tls.client_auth == "require"
+    assert behind.proxy_protocol is not None
+    assert [str(each) for each in behind.proxy_protocol.senders] == ["10.0.0.0/8"]
+
+
 def full(config: Config) -> None:
     """Every key is in it, and but for the examples' own values each has its default."""
     (listener, _), pool = config.listeners, config.pools["greeter"]
@@ -111,6 +128,7 @@ CHECKS = (
     latency,
     resilient,
     workers,
+    tls,
     full,
 )
 EXAMPLES = {check.__name__.replace("_", "-"): check for check in CHECKS}
@@ -123,10 +141,16 @@ def test_every_example_is_covered():
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example(name, monkeypatch):
+def test_example(name, monkeypatch, tmp_path):
     if name == "custom-policy":
         monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    config = load(ROOT / "config" / f"{name}.yaml")
+    if name == "tls":  # whose files are anybody's own
+        (tmp_path / "tls").mkdir()
+        for domain in ("example.org", "example.com"):
+            write_pair(tmp_path / "tls", trustme.CA(), domain)
+        write_ca(tmp_path / "tls", trustme.CA(), "clients-ca")
+    path = ROOT / "config" / f"{name}.yaml"
+    config = loads(path.read_text(), directory=tmp_path) if name == "tls" else load(path)
     EXAMPLES[name](config)
     if name != "sidecar":
         assert all(listener.bind.is_loopback for listener in config.listeners)

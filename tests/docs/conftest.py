@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,17 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 
 import pytest
+import trustme
 
+from tests.certificates import client_context, write_pair
 from tests.e2e.process import ROOT, Balancer, running, until
 
 PATIENCE = 15.0
 CONFIG = """
+listeners:
+  - {bind: 127.0.0.1:0}
+  - {bind: 127.0.0.1:0, proxy_protocol: true, tls: {certificates: [{cert: CERT, key: KEY}]}}
+admin: {bind: 127.0.0.1:0}
 routes:
   - {match: {path_prefix: /unreachable}, pool: unreachable}
   - {match: {path_prefix: /nobody}, pool: nobody}
@@ -51,6 +58,14 @@ def get(balancer: Balancer, path: str, **headers: str) -> Answer:
         return Answer(response.status, dict(response.getheaders()), response.read().decode())
 
 
+def shake_hands(address: str) -> None:
+    """A client that comes by a proxy, and speaks TLS."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), PATIENCE) as raw:
+        raw.sendall(b"PROXY UNKNOWN\r\n")
+        client_context().wrap_socket(raw, server_hostname="localhost").close()
+
+
 @contextmanager
 def greeter(name: str, *options: str) -> Iterator[subprocess.Popen[str]]:
     """A greeter on a free port, which it is about to say."""
@@ -84,13 +99,16 @@ def replaced(text: str, greeters: list[str]) -> str:
 @pytest.fixture(scope="session")
 def fleet(greeters: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Balancer]:
     """A balancer to which all that makes a metric has happened."""
-    text = CONFIG
+    directory = tmp_path_factory.mktemp("fleet")
+    cert, key = write_pair(directory, trustme.CA(), "localhost")
+    text = CONFIG.replace("CERT", cert).replace("KEY", key)
     for name, address in zip("ABC", greeters, strict=True):
         text = text.replace(f'"{name}"', f'"{address}"')
-    with running(tmp_path_factory.mktemp("fleet"), text) as balancer:
+    with running(directory, text) as balancer:
         until(lambda: balancer.metric("lb_pool_backends", pool="greeter", state="eligible") == 3)
         for _ in range(30):
             assert get(balancer, "/hello").status == 200
         assert get(balancer, "/unreachable").status == 502
         assert get(balancer, "/nobody").status == 503
+        shake_hands(balancer.addresses[1])
         yield balancer

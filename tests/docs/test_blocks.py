@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 import yaml
 
 from lb.config import ConfigError, load, loads
 from lb.config.scenario import scenario_of
 from lb.scenarios import scenario
+from tests.certificates import write_ca, write_pair
 from tests.docs.pages import Block, blocks, files_of, pairs
 from tests.e2e.process import PATIENCE
 
@@ -56,7 +59,11 @@ def test_a_whole_configuration_is_good(block: Block, directory: Path) -> None:
 
 
 @each("yaml part")
-def test_a_part_of_a_configuration_is_good(block: Block) -> None:
+def test_a_part_of_a_configuration_is_good(block: Block, directory: Path) -> None:
+    for name in re.findall(r"cert: ([\w.-]+)\.crt, key: \1\.key", block.text):
+        write_pair(directory, trustme.CA(), name)
+    for name in re.findall(r"client_ca: ([\w.-]+)\.crt", block.text):
+        write_ca(directory, trustme.CA(), name)
     loads(block.text + SMALLEST, block.place)
 
 

@@ -93,8 +93,7 @@ class Balancer:
         self.admin = f"http://{self._told('admin')[0]}"
 
     def _told(self, what: str) -> list[str]:
-        mark = f"lb: {what} on http://"
-        return [line.removeprefix(mark) for line in self.said().splitlines() if line.startswith(mark)]
+        return re.findall(rf"^lb: {what} on https?://(.*)$", self.said(), re.MULTILINE)
 
     def said(self) -> str:
         """What it wrote to standard error so far."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,9 +67,11 @@ class Scene:
             each.cancel()
         return done.pop().result()
 
-    async def connect(self, port: int = 0) -> Wire:
-        """A new client."""
-        client = await connect(port or self.balancer.port)
+    async def connect(
+        self, port: int = 0, tls: ssl.SSLContext | None = None, name: str = "localhost"
+    ) -> Wire:
+        """A new client. With `tls`, it asks for the server of that name."""
+        client = await connect(port or self.balancer.port, tls, name)
         self._clients.append(client)
         return client
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -274,8 +275,9 @@ async def _say_goodbye(wire: Wire) -> None:
         pass
 
 
-async def connect(port: int) -> Wire:
-    return Wire(*await asyncio.open_connection("127.0.0.1", port, limit=PIECE))
+async def connect(port: int, tls: ssl.SSLContext | None = None, name: str = "localhost") -> Wire:
+    server = {} if tls is None else {"ssl": tls, "server_hostname": name}
+    return Wire(*await asyncio.open_connection("127.0.0.1", port, limit=PIECE, **server))
 
 
 def always(reply: bytes = OK) -> Script:

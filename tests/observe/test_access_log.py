@@ -54,6 +54,7 @@ def test_a_line_has_everything():
             "request_id": "018bcfe5-0000-7000-8000-000000000001",
             "client": "10.1.2.3",
             "listener": "0.0.0.0:8080",
+            "tls": None,
             "method": "GET",
             "host": "api.example.com",
             "path": "/v1/hello?to=world",
