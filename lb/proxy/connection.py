@@ -133,6 +133,7 @@ class ClientConnection:
         self.codec = ServerCodec(
             self._transport, self, self._options.limits, plane.request_rules, self.trusted
         )
+        self.codec.secure = self.scheme == b"https"
         self._since = monotonic()
         self.deadline = self._since + self._options.request_header
         plane.connections.add(self)

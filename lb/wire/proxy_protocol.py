@@ -70,6 +70,8 @@ def _read_v1(data: bytes) -> ProxyHeader | None:
         if len(data) >= _LONGEST_V1 or b"\n" in data:
             raise Malformed("its line has no end")
         return None
+    if b"\n" in data[:stop]:  # as it would be seen had it come in pieces
+        raise Malformed("its line has an end of another kind in it")
     size = stop + 2
     words = data[:stop].split(b" ")
     if words[1] == b"UNKNOWN":  # whatever follows is to be ignored
