@@ -19,6 +19,7 @@ from lb.build import (
     own_files,
     pool_rules,
     upstream_options,
+    warnings,
 )
 from lb.certificates import Renewal, ServerTls, expiries
 from lb.config import Address, Config, ConfigError
@@ -38,6 +39,7 @@ from lb.observe.records import RequestRecords
 from lb.proxy.door import Door
 from lb.proxy.listener import Listener
 from lb.proxy.plane import Plane
+from lb.proxy.reach import Reach
 from lb.proxy.sockets import Inherited, Listening
 from lb.registrar import Registrar
 from lb.reload import KNOWN_BY, Prepared, changed_keys, in_words, prepare
@@ -88,6 +90,7 @@ class App:
         self.pools: dict[str, Pool] = {}
         self.probers: dict[str, Prober] = {}
         self.members: dict[str, Members] = {}  # of the pools that have sources
+        self.reaches: dict[str, Reach] = {}
         self.listeners: list[Listener] = []
         self.clients = ClientMetrics()
         self.records: RequestRecords | None = None
@@ -155,6 +158,7 @@ class App:
         async with self.changing:
             new = await prepare(self, self.config)
             self._apply(new)
+            self._warn()
             if self.inherited.taken:  # then nobody is refused meanwhile
                 await self._know_backends()
             try:
@@ -166,6 +170,11 @@ class App:
         self._renewal.start()
         self._flush_log()
         self._fold()
+
+    def _warn(self) -> None:
+        for warning in warnings(self.config):
+            if self.probes:  # else the supervisor has said it
+                log.warning("%s", warning)
 
     async def _know_backends(self) -> None:
         """Waits until each backend has been probed once, but not for long."""
@@ -234,6 +243,7 @@ class App:
             None if new.registrar.server is self.registrar.server else new.registrar.server,
         )
         self._apply(new)
+        self._warn()
         await self._accept(*servers)
         return ReloadResult(changed=changed, kept=kept)
 
@@ -338,7 +348,7 @@ class App:
             idle = [each.idle[0] for each in upstreams if each.idle]
             if not idle:
                 break
-            min(idle, key=attrgetter("deadline")).discard()
+            min(idle, key=attrgetter("deadline")).retire()
             too_many -= 1
 
     def _has_left(self, part: Listener | Pool) -> bool:
@@ -377,7 +387,9 @@ class App:
             # Those of a pool that has gone are still asked for by the last of its requests.
             {
                 **self.plane.options,
-                **{name: upstream_options(each) for name, each in new.config.pools.items()},
+                **{
+                    name: upstream_options(each, new.reaches[name]) for name, each in new.config.pools.items()
+                },
             },
             names,
             self._observers(),
@@ -385,11 +397,13 @@ class App:
         renamed = (names.header, names.expose_backend) != (names_before.header, names_before.expose_backend)
         for name, pool in self.pools.items():
             for backend in pool.backends.values():
-                if backend.upstream is not None and renamed:  # it knows by which names responses are judged
-                    backend.upstream.close()
+                upstream, options = backend.upstream, self.plane.options[name]
+                # It knows by which names responses are judged, and was made in the old way.
+                if upstream is not None and (renamed or upstream.options.reach != options.reach):
+                    upstream.close()
                     backend.upstream = None
-                elif backend.upstream is not None:
-                    backend.upstream.options = self.plane.options[name]
+                elif upstream is not None:
+                    upstream.options = options
         self._apply_listeners(new)
         self._apply_admin(new)
 
@@ -417,7 +431,7 @@ class App:
                 for backend in pool.backends.values():
                     pool.on_removed(backend)
                 self._leaving.append(pool)
-        self.pools, self.probers = new.pools, new.probers
+        self.pools, self.probers, self.reaches = new.pools, new.probers, new.reaches
 
     def _change_pool(self, pool: Pool, old: Config, new: Prepared) -> None:
         """Who stays keeps health, state and statistics; a weight that was set by hand stays, too."""

@@ -16,14 +16,17 @@ from lb.config import Route as RouteConfig
 from lb.control.room import room
 from lb.core.backend import Backend
 from lb.core.clock import Clock
+from lb.core.identity import Proxies
 from lb.core.message import Limits
 from lb.core.pool import Pool
 from lb.core.rate import RateLimit
 from lb.core.route import Match, Quota, Route, Routes, Target
 from lb.core.rules import OutlierRules, PoolRules, RetryRules, Timeouts
+from lb.proxy.backend_tls import BackendTls, TlsOptions
 from lb.proxy.entrance import Senders, Tls
 from lb.proxy.listener import ListenerOptions
 from lb.proxy.plane import Identification
+from lb.proxy.reach import Reach
 from lb.proxy.upstream import UpstreamOptions
 from lb.sources import specs_of
 
@@ -202,12 +205,61 @@ def identification(config: Config) -> Identification:
     return Identification(
         config.request_id.header,
         config.expose_backend,
-        config.trusted_proxies,
+        Proxies(
+            [each for each in config.trusted_proxies if not isinstance(each, str)],
+            "unix" in config.trusted_proxies,
+        ),
         records=bool(config.request_records),
+        reads=config.forwarded.read,
+        writes=config.forwarded.write,
     )
 
 
-def health_check(pool: PoolConfig) -> HealthCheck | None:
+def build_tls(name: str, pool: PoolConfig) -> BackendTls | None:
+    """A pool's TLS toward its backends, if it has any. Raises CannotStart where a file is no good."""
+    tls = pool.tls
+    if tls is None:
+        return None
+    options = TlsOptions(
+        tls.server_name or "",
+        tls.ca or "",
+        tls.cert or "",
+        tls.key or "",
+        tls.min_version,
+        not tls.insecure_skip_verify,
+    )
+    try:
+        return BackendTls(options, name)
+    except ValueError as error:
+        raise CannotStart(f"pool {name}: tls: {error}") from error
+
+
+def missing_files(config: Config) -> list[str]:
+    """Files that can't be used, of which a start would fail on this machine. Elsewhere they may be good."""
+    found = []
+    for name, pool in config.pools.items():
+        try:
+            build_tls(name, pool)
+        except CannotStart as error:
+            found.append(f"it couldn't start here: {error}")
+    return found
+
+
+def reach_of(pool: PoolConfig, tls: BackendTls | None) -> Reach:
+    return Reach(tls, int(pool.proxy_protocol.removeprefix("v")) if pool.proxy_protocol else 0)
+
+
+def warnings(config: Config) -> list[str]:
+    """What is allowed, and yet should be known to who runs it."""
+    return [
+        f"pools.{name}.tls: insecure_skip_verify is on: any certificate is taken, so that whoever is on the "
+        "way to the backends can read and change everything"
+        for name, pool in config.pools.items()
+        if pool.tls is not None and pool.tls.insecure_skip_verify
+    ]
+
+
+def health_check(pool: PoolConfig, reach: Reach) -> HealthCheck | None:
     check = pool.health_check
     if check is None:
         return None
@@ -222,15 +274,20 @@ def health_check(pool: PoolConfig) -> HealthCheck | None:
         check.fall,
         check.expect,
         check.host or "",
+        None if reach.is_plain and not _may_have_sockets(pool) else reach,
     )
 
 
-def upstream_options(pool: PoolConfig) -> UpstreamOptions:
+def _may_have_sockets(pool: PoolConfig) -> bool:
+    return bool(pool.discovery) or any(each.address.path for each in pool.backends)
+
+
+def upstream_options(pool: PoolConfig, reach: Reach) -> UpstreamOptions:
     keepalive, limits = pool.keepalive, pool.limits
     if keepalive is None:
-        return UpstreamOptions(0.0, 0, limits.connections or 0)
+        return UpstreamOptions(0.0, 0, limits.connections or 0, reach)
     kept = min(keepalive.connections, limits.connections_per_backend or keepalive.connections)
-    return UpstreamOptions(keepalive.idle, kept, limits.connections or 0)
+    return UpstreamOptions(keepalive.idle, kept, limits.connections or 0, reach)
 
 
 def listener_options(listener: ListenerConfig, tls: Tls | None = None) -> ListenerOptions:

@@ -101,6 +101,10 @@ def serve(config_file: Path) -> None:
 def check(config_file: Path) -> None:
     """Validate a configuration; print every problem with its place. Exits with 0 or 2."""
     config = _load(config_file)
+    from lb.build import missing_files, warnings
+
+    for words in (*warnings(config), *missing_files(config)):
+        click.echo(f"{config_file}: warning: {words}", err=True)
     backends = sum(len(pool.backends) for pool in config.pools.values())
     counts = [
         _count(len(config.listeners), "listener"),

@@ -21,8 +21,10 @@ from lb.build import (
     build_policy,
     build_pool,
     build_routes,
+    build_tls,
     health_check,
     listener_options,
+    reach_of,
 )
 from lb.certificates import server_tls
 from lb.config import Address, Config, Pool
@@ -34,6 +36,7 @@ from lb.discovery.watch import Watch
 from lb.logfile import LogFile
 from lb.membership import first_sets, prepare_sources, specs_to_be
 from lb.proxy.listener import Listener, ListenerOptions
+from lb.proxy.reach import Reach
 from lb.proxy.sockets import Listening
 from lb.registrar import Registrar, prepare_registrar
 
@@ -52,6 +55,7 @@ class Prepared:
     config: Config
     pools: dict[str, RunningPool] = field(default_factory=dict)
     policies: dict[str, Balancer] = field(default_factory=dict)  # new ones, of pools that stay
+    reaches: dict[str, Reach] = field(default_factory=dict)
     probers: dict[str, Prober] = field(default_factory=dict)
     watches: dict[str, list[Watch]] = field(default_factory=dict)  # by pool, of those that have sources
     well: dict[str, list[str]] = field(default_factory=dict)  # by pool, new backends that a probe found well
@@ -104,7 +108,8 @@ def _prepare_pools(app: App, new: Prepared, undo: AsyncExitStack) -> None:
         elif before is None or before.balancer != ours.balancer:
             new.policies[name] = build_policy(name, ours, clock)
         new.pools[name] = pool
-        check = health_check(ours) if app.probes else None
+        reach = new.reaches[name] = _reach(app, name, ours, before)
+        check = health_check(ours, reach) if app.probes else None
         prober = app.probers.get(name)
         if check is not None and (prober is None or prober.check != check):
             from lb.control.prober import Prober  # see `health_check`
@@ -116,6 +121,19 @@ def _prepare_pools(app: App, new: Prepared, undo: AsyncExitStack) -> None:
             new.probers[name] = prober
     if not app.pools or (config.routes, config.pools) != (app.config.routes, app.config.pools):
         new.routes = build_routes(config, new.pools)
+
+
+def _reach(app: App, name: str, ours: Pool, before: Pool | None) -> Reach:
+    """How the backends are reached: as before where that is the same, but by the files as they are now."""
+    there = app.reaches.get(name)
+    if there is None or before is None or before.tls != ours.tls:
+        return reach_of(ours, build_tls(name, ours))
+    if there.tls is not None:
+        try:
+            there.tls.renew()
+        except ValueError as error:
+            raise CannotStart(f"pool {name}: tls: {error}") from error
+    return reach_of(ours, there.tls)
 
 
 def _prepare_log(app: App, new: Prepared, undo: AsyncExitStack) -> None:
@@ -210,10 +228,7 @@ async def _probe_newcomers(app: App, new: Prepared) -> None:
         running = app.pools[name].backends if name in app.pools else {}
         specs = specs_to_be(new, name)
         newcomers = [
-            spec
-            for spec in specs
-            if spec.id not in running
-            or (running[spec.id].spec.host, running[spec.id].spec.port) != (spec.host, spec.port)
+            spec for spec in specs if spec.id not in running or running[spec.id].spec.address != spec.address
         ]
         found = await prober.find_well([Backend(spec) for spec in newcomers], KNOWN_BY)
         new.well[name] = [backend.id for backend in found]

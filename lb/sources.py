@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def specs_of(backends: Iterable[BackendConfig]) -> list[BackendSpec]:
     """Backends as the configuration has them."""
     return [
-        BackendSpec(each.id, each.address.host, each.address.port, each.weight, each.tier)
+        BackendSpec(each.id, each.address.host, each.address.port, each.weight, each.tier, each.address.path)
         for each in backends
     ]
 

@@ -30,6 +30,7 @@ from lb.config.resilience import OutlierDetection, PoolLimits, PoolTimeouts, Ret
 from lb.config.routes import Match, RateLimit, Route, RouteTimeouts
 from lb.config.secret import TokenSource
 from lb.config.tls import ProxyProtocol, Tls
+from lb.config.upstream import Forwarded, PoolTls
 from lb.config.values import Address, StatusSet
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Drain",
+    "Forwarded",
     "HealthCheck",
     "Keepalive",
     "Listener",
@@ -51,6 +53,7 @@ __all__ = [
     "Pool",
     "PoolLimits",
     "PoolTimeouts",
+    "PoolTls",
     "Problem",
     "ProxyProtocol",
     "RateLimit",

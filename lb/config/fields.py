@@ -336,10 +336,33 @@ def bind(default_host: str) -> Written:
     return parsed(parse, what, f"{default_host}:8080", types=(Address,), pattern=pattern)
 
 
+def host_or_socket() -> Written:
+    """Where to connect: `host:port`, or `unix:` and the path of a socket."""
+
+    def parse(value: str) -> Address:
+        found = parse_bind(value, "127.0.0.1")
+        if not found.path and found.port < 1:
+            raise ValueError(f"must have a port from 1 to 65535, not {found.port}")
+        return found
+
+    what, pattern = "host:port or unix:PATH", f"^({_ADDRESS}|unix:/.*[^/])$"
+    return parsed(parse, what, "127.0.0.1:8080", types=(Address,), pattern=pattern)
+
+
 def network() -> Written:
     """An IP network or a single address."""
     types = (IPv4Network, IPv6Network)
     return parsed(parse_network, "an IP network or address", "10.0.0.0/8", types=types)
+
+
+def proxy() -> Written:
+    """A network or an address of proxies, or `unix`: whoever comes in at a unix socket."""
+
+    def parse(value: str) -> IPv4Network | IPv6Network | str:
+        return "unix" if value in ("unix", "unix:") else parse_network(value)
+
+    types = (IPv4Network, IPv6Network)
+    return parsed(parse, "an IP network or address, or unix", "10.0.0.0/8", types=types)
 
 
 def statuses(first: int = 1) -> Written:

@@ -17,9 +17,9 @@ from lb.config.fields import (
     bind,
     duration,
     flag,
-    network,
     one_of,
     parsed,
+    proxy,
     size,
     text,
     whole,
@@ -31,6 +31,7 @@ from lb.config.routes import Match, Route
 from lb.config.secret import TokenSource, file_path, no_secret
 from lb.config.section import AT_KEY, Found, Section, items_of, pairs_of, peek, readable
 from lb.config.tls import OrTrue, ProxyProtocol, Tls
+from lb.config.upstream import Forwarded
 from lb.config.values import Address, Network, parse_host
 from lb.config.written import did_you_mean, is_off, quoted
 
@@ -219,10 +220,14 @@ class Config(Section):
         min_length=1,
         description="The addresses that requests are accepted on.",
     )
-    trusted_proxies: tuple[Annotated[Network, network()], ...] = Field(
+    trusted_proxies: tuple[Annotated[Network | Literal["unix"], proxy()], ...] = Field(
         default=(),
-        description="Networks or addresses of the proxies in front, whose X-Forwarded-* and X-Request-ID "
-        "are believed.",
+        description="Networks or addresses of the proxies in front, whose X-Forwarded-*, Forwarded and "
+        "X-Request-ID are believed. `unix` is whoever comes in at a unix socket.",
+    )
+    forwarded: Forwarded = Field(
+        default=Forwarded.model_construct(),
+        description="Which header fields say who the client is.",
     )
     request_id: RequestId = Field(
         default=RequestId.model_construct(), description="The ID that every request gets."

@@ -12,7 +12,7 @@ from lb.config.discovery import DiscoverySource
 from lb.config.fields import (
     OrOff,
     OrShort,
-    address,
+    host_or_socket,
     duration,
     one_of,
     parsed,
@@ -24,10 +24,11 @@ from lb.config.fields import (
 from lb.config.policy import examine_policy
 from lb.config.resilience import OutlierDetection, PoolLimits, PoolTimeouts, Retries, Timeout
 from lb.config.section import AT_KEY, Found, Path, Section, items_of, peek, readable
+from lb.config.upstream import OnOrMapping, PoolTls
 from lb.config.values import Address, StatusSet, is_visible, parse_address, parse_host, parse_statuses
 from lb.config.written import nearest, quoted
 
-backend_address = address("127.0.0.1", least_port=1)
+backend_address = host_or_socket()
 _POLICY = r"([A-Za-z_][A-Za-z0-9_]*|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)"
 policy_name = text("the name of a policy or module:Class", _POLICY, "p2c")
 
@@ -59,15 +60,15 @@ class BalancerSpec(Section):
 
 
 _backend_id = text(
-    "1 to 128 letters, digits and . _ : [ ] -",
-    r"[A-Za-z0-9._:\[\]-]{1,128}",
+    "1 to 128 letters, digits and . _ : / [ ] -",
+    r"[A-Za-z0-9._:/\[\]-]{1,128}",
     "greeter-a",
     type=["string", "number"],
 )
 
 
 class Backend(Section):
-    """One instance that serves requests: `host:port`, or a mapping where there is more to say."""
+    """One instance that serves requests: its address, or a mapping where there is more to say."""
 
     required: ClassVar = {"address": "an address, as in address: 127.0.0.1:9001"}
 
@@ -75,7 +76,10 @@ class Backend(Section):
         default="",
         description="Its name in logs, metrics and commands, unique in its pool. Its address if left out.",
     )
-    address: Annotated[Address, backend_address] = Field(description="Where it listens: `host:port`.")
+    address: Annotated[Address, backend_address] = Field(
+        description="Where it listens: `host:port`, or a unix socket by its absolute path, as in "
+        "`unix:/run/app.sock`."
+    )
     weight: Annotated[int, whole(0, 65535)] = Field(
         default=1, description="Its share beside the others. 0 gets no requests."
     )
@@ -87,9 +91,12 @@ class Backend(Section):
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
         found = readable(backend_address.read, data.get("address"))
-        if found is not None:
-            data.setdefault("id", str(found))
-        yield from ()
+        if found is None or data.get("id") is not None:
+            return
+        data["id"] = str(found)
+        if readable(_backend_id.read, data["id"]) is None:
+            data["id"] = "-"
+            yield ("address",), "needs an id beside it: the path has characters that can't be in one"
 
 
 def _probe_path(text_: str) -> str:
@@ -196,13 +203,21 @@ class Pool(Section):
     backends: tuple[Annotated[Backend, OrShort("address", backend_address.json_schema)], ...] = Field(
         default=(),
         min_length=1,
-        description="Who serves: `host:port`, or `{id, address, weight, tier}`. Needed where `discovery` "
-        "isn't given.",
+        description="Who serves: `host:port`, `unix:PATH`, or `{id, address, weight, tier}`. Needed where "
+        "`discovery` isn't given.",
     )
     discovery: tuple[DiscoverySource, ...] = Field(
         default=(),
         min_length=1,
         description="Where further backends come from at run time: one or several of `{KIND: {…}}`.",
+    )
+    tls: Annotated[PoolTls | None, OnOrMapping()] = Field(
+        default=None, description="TLS toward the backends; `on` is all its defaults."
+    )
+    proxy_protocol: Annotated[Literal["v1", "v2"] | None, one_of("v1", "v2"), OrOff("v1, v2")] = Field(
+        default=None,
+        description="Begin each connection to a backend with a header of the PROXY protocol that says who "
+        "the client is. Such a connection serves no other client.",
     )
     health_check: Annotated[HealthCheck | None, OrOff()] = Field(
         default=None, description="Asks each backend from time to time whether it is well."

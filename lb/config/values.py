@@ -173,7 +173,7 @@ def parse_address(text: str, default_host: str = "127.0.0.1") -> Address:
     The default host is what a message suggests to who wrote the port alone.
     """
     if text.startswith((_UNIX + "/", _UNIX + "@")):
-        raise ValueError("must be host:port: only a listener can be a unix socket")
+        raise ValueError("must be host:port: a unix socket can't stand here")
     if "://" in text:
         scheme, _, rest = text.partition("://")
         raise ValueError(

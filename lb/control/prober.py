@@ -8,15 +8,16 @@ import os
 import random
 import socket
 from collections.abc import Container, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import aiohttp
 from yarl import URL
 
 from lb import __version__
-from lb.core.backend import DISABLED, Backend
+from lb.core.backend import DISABLED, Backend, BackendSpec
 from lb.core.health import Health
 from lb.core.pool import Pool
 
@@ -28,12 +29,23 @@ AT_ONCE = 50  # the first probes of so many backends go out together
 PER_SECOND = 1000  # and those of more are spread, so many a second
 
 
+class Reach(Protocol):
+    """How backends are reached where that isn't plain TCP: the data plane's own way (lb/proxy/reach.py)."""
+
+    @property
+    def tls(self) -> object:
+        """None without TLS."""
+
+    async def probe(self, factory: Any, spec: BackendSpec, patience: float, /) -> asyncio.BaseProtocol:
+        """A connection, ready for HTTP. Raises OSError, whose text says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
     """How to probe: seconds, seconds, how many good or bad probes in a row change the judgement.
 
     `path`, `expect` (which statuses are good) and `host` (the Host header; the address if empty) are for
-    `http`; `tcp` is content with a connection.
+    `http`; `tcp` is content with a connection. `reach` is None for plain TCP.
     """
 
     type: Literal["http", "tcp"] = "http"
@@ -44,6 +56,7 @@ class HealthCheck:
     fall: int = 3
     expect: Container[int] = range(200, 400)
     host: str = ""
+    reach: Reach | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +101,11 @@ class Prober:
     def open(self) -> None:
         """Gets ready to probe, within a running event loop."""
         if self.check.type == "http" and self._session is None:
+            reach = self.check.reach
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(force_close=True, limit=0),
+                connector=aiohttp.TCPConnector(force_close=True, limit=0)
+                if reach is None
+                else _Connector(reach, self.check.timeout),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(),  # ours holds for the probe as a whole
                 headers={"User-Agent": USER_AGENT},
@@ -213,7 +229,7 @@ class Prober:
         """Whether the backend is well, and why."""
         try:
             async with asyncio.timeout(self.check.timeout):
-                return await (self._ask(backend) if self._session is not None else _connect(backend))
+                return await (self._ask(backend) if self._session is not None else self._connect(backend))
         except TimeoutError:
             return False, f"timed out after {self.check.timeout:g} s"
         except (OSError, aiohttp.ClientError) as error:
@@ -222,20 +238,57 @@ class Prober:
             log.exception("pool %s: probing backend %s failed", self.pool.name, backend.id)
             return False, f"the probe failed: {type(error).__name__}"
 
+    async def _connect(self, backend: Backend) -> tuple[bool, str]:
+        spec, reach = backend.spec, self.check.reach
+        if reach is None:
+            _, writer = await asyncio.open_connection(spec.host, spec.port)
+            writer.transport.abort()
+        else:
+            made: Any = await reach.probe(_Hangup, spec, self.check.timeout + 1.0)
+            made.transport.close()
+        return True, "connected"
+
     async def _ask(self, backend: Backend) -> tuple[bool, str]:
         assert self._session is not None
-        url = URL(f"http://{backend.spec.address}{self.check.path}", encoded=True)
-        async with self._session.get(url, headers=self._headers, allow_redirects=False) as response:
+        spec, reach = backend.spec, self.check.reach
+        url = URL(f"http://{spec.authority}{self.check.path}", encoded=True)
+        headers = self._headers
+        if reach is not None:
+            if reach.tls is not None and spec.port == 443 and not headers:
+                headers = {
+                    "Host": spec.address.removesuffix(":443")
+                }  # the scheme's own port goes without saying
+            probed.set(spec)
+        async with self._session.get(url, headers=headers, allow_redirects=False) as response:
             body = 0
             while body < BODY and (data := await response.content.read(BODY)):
                 body += len(data)
             return response.status in self.check.expect, f"status {response.status}"
 
 
-async def _connect(backend: Backend) -> tuple[bool, str]:
-    _, writer = await asyncio.open_connection(backend.spec.host, backend.spec.port)
-    writer.transport.abort()
-    return True, "connected"
+class _Hangup(asyncio.Protocol):
+    """A connection that is enough in itself."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+
+probed: ContextVar[BackendSpec] = ContextVar("probed")
+"""Whom the present task probes. aiohttp knows its URL alone."""
+
+
+class _Connector(aiohttp.BaseConnector):
+    """Connects as the data plane does. For one request each: what it connects to isn't in the URL."""
+
+    allowed_protocol_schema_set = aiohttp.UnixConnector.allowed_protocol_schema_set
+
+    def __init__(self, reach: Reach, timeout: float) -> None:
+        super().__init__(force_close=True, limit=0)
+        self._reach = reach
+        self._patience = timeout + 1.0  # the probe's own time is over sooner
+
+    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
+        return await self._reach.probe(self._factory, probed.get(), self._patience)
 
 
 def _in_words(error: Exception) -> str:

@@ -78,7 +78,8 @@ class Histogram:
 class BackendSpec:
     """What a source says of a backend. `weight` is its share of the traffic beside the others'; 0 is none.
 
-    Those of `tier` 0 serve, those of a higher one where too few of the lower ones are well.
+    Those of `tier` 0 serve, those of a higher one where too few of the lower ones are well. With a `path` it
+    is a unix socket, and has no host and no port.
     """
 
     id: str
@@ -86,10 +87,19 @@ class BackendSpec:
     port: int
     weight: int = 1
     tier: int = 0
+    path: str = ""
 
     @property
     def address(self) -> str:
+        """`host:port`, or `unix:` and the path."""
+        if self.path:
+            return "unix:" + self.path
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def authority(self) -> str:
+        """What a Host field says where nobody else has said it. A unix socket has no name of its own."""
+        return "localhost" if self.path else self.address
 
 
 class SharedLoad(Protocol):

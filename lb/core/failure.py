@@ -61,6 +61,9 @@ CONNECT_FAILED = Failure("connect_failed", BACKEND, 502, UNSENT, "The backend co
 CONNECT_TIMEOUT = Failure(
     "connect_timeout", BACKEND, 504, UNSENT, "The backend could not be reached in time."
 )
+TLS_FAILED = Failure(
+    "tls_failed", BACKEND, 502, UNSENT, "There was no secure connection to be had with the backend."
+)
 RESET = Failure("reset", BACKEND, 502, IDEMPOTENT, "The backend closed the connection without an answer.")
 BAD_RESPONSE = Failure(
     "bad_response", BACKEND, 502, IDEMPOTENT, "The backend's answer is not well-formed HTTP."

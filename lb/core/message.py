@@ -26,7 +26,8 @@ class Request:
     given_id = b""
     forwarded_for = b""
     forwarded_host = b""
-    forwarded_proto = b""
+    forwarded_proto = b""  # from a trusted proxy, and then http, https or nothing
+    forwarded = b""  # the Forwarded field as it came
     key = b""  # what it has in common with others that are to go to the same backend; see lb.core.affinity
 
     def __init__(self, method: bytes, target: bytes, lines: list[bytes]) -> None:

@@ -212,7 +212,7 @@ class Pool:
         old, self.backends = self.backends, {}
         for spec in specs:
             known = old.get(spec.id)
-            if known is not None and (known.spec.host, known.spec.port) == (spec.host, spec.port):
+            if known is not None and known.spec.address == spec.address:
                 if known.spec.weight != spec.weight:
                     known.configured_weight = spec.weight
                 known.spec = spec

@@ -48,13 +48,12 @@ def merged(
     """
     specs = list(static)
     origins = dict.fromkeys((spec.id for spec in specs), STATIC)
-    addresses = {(spec.host, spec.port) for spec in specs}
+    addresses = {spec.address for spec in specs}
     for name, found in named:
         for spec in found:
-            address = (spec.host, spec.port)
-            if spec.id not in origins and address not in addresses:
+            if spec.id not in origins and spec.address not in addresses:
                 origins[spec.id] = name
-                addresses.add(address)
+                addresses.add(spec.address)
                 specs.append(spec)
     return specs, origins
 
@@ -146,7 +145,7 @@ class Members:
         fresh = []
         for spec in specs:
             known = pool.backends.get(spec.id)
-            if known is None or (known.spec.host, known.spec.port) != (spec.host, spec.port):
+            if known is None or known.spec.address != spec.address:
                 fresh.append(Backend(spec))
             elif known.candidate_of is pool:
                 return []
@@ -197,7 +196,7 @@ class Members:
 
 
 def _moved(before: BackendSpec, after: BackendSpec) -> bool:
-    return (before.host, before.port) != (after.host, after.port)
+    return before.address != after.address
 
 
 def _named(names: Sequence[str]) -> str:

@@ -41,11 +41,19 @@ class Attempt(AttemptRecord):
         self.pool.start(backend)
         upstream: Upstream = backend.upstream or plane.link(self.pool, backend)
         self._upstream = upstream
+        connection: UpstreamConnection | None = None
         if upstream.idle and not fresh:
+            connection = upstream.of_same_client(self) if upstream.private else upstream.idle.pop()
+        if connection is not None:
             self.reused = True
-            self.on_connected(upstream.idle.pop(), self.started)
+            self.on_connected(connection, self.started)
         else:
             self._dial = upstream.dial(self)
+
+    def proxy_header(self, version: int) -> bytes:
+        """The header of the PROXY protocol for a connection that this attempt is made over."""
+        exchange = self._exchange
+        return b"" if exchange is None else exchange.proxy_header(version)
 
     def on_connected(self, connection: UpstreamConnection, now: float) -> None:
         exchange = self._exchange

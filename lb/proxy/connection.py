@@ -13,10 +13,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 from lb.core.failure import REQUEST_TIMEOUT, SHUTTING_DOWN, Failure
-from lb.core.identity import client_address
+from lb.core.identity import plain_address
 from lb.core.message import Request
 from lb.proxy.exchange import Exchange
-from lb.proxy.forward import constant_fields
+from lb.proxy.forward import X_FORWARDED, believe, constant_fields
 from lb.proxy.secure import Secure
 from lb.proxy.timeouts import NEVER, TICK
 from lb.proxy.tunnel import is_gone
@@ -38,15 +38,16 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class Arrival:
     """Who has come, and how: what is known of a connection before its first request.
 
-    `peer` is the address that the connection is from, as the PROXY protocol or else the kernel says; `client`
+    `peer` and `port` are where the connection is from, as the PROXY protocol or else the kernel says; `client`
     is how the log names it. `tls` is the version that is spoken, and `fields` what is told of the client's
     certificate: lines with a line end in front.
     """
 
-    __slots__ = ("client", "fields", "peer", "scheme", "tls")
+    __slots__ = ("client", "fields", "peer", "port", "scheme", "tls")
 
-    def __init__(self, peer: str, client: str, scheme: bytes, tls: str, fields: bytes) -> None:
+    def __init__(self, peer: str, port: int, client: str, scheme: bytes, tls: str, fields: bytes) -> None:
         self.peer = peer
+        self.port = port
         self.client = client
         self.scheme = scheme
         self.tls = tls
@@ -56,19 +57,21 @@ class Arrival:
     def of(transport: asyncio.BaseTransport, path: str) -> Arrival:
         """As the kernel says. The path is that of the listener, where it is a unix socket."""
         if path:  # as nginx names it toward the backend
-            return Arrival("unix:", "unix", b"http", "", b"")
+            return Arrival("unix:", 0, "unix", b"http", "", b"")
         peer = transport.get_extra_info("peername")
-        name = peer[0] if peer else "unknown"
-        return Arrival(name, name, b"http", "", b"")
+        if not peer:
+            return Arrival("unknown", 0, "unknown", b"http", "", b"")
+        name = plain_address(peer[0])
+        return Arrival(name, peer[1], name, b"http", "", b"")
 
-    def told(self, peer: str, tls: bool) -> Arrival:
+    def told(self, peer: str, port: int, tls: bool) -> Arrival:
         """As a proxy in front says, which may have spoken TLS with the client."""
         client = "unix" if peer == "unix:" else peer
-        return Arrival(peer, client, b"https" if tls else b"http", "", b"")
+        return Arrival(peer, port, client, b"https" if tls else b"http", "", b"")
 
     def secured(self, version: str, fields: bytes) -> Arrival:
         """The same, over TLS."""
-        return Arrival(self.peer, self.client, b"https", version, fields)
+        return Arrival(self.peer, self.port, self.client, b"https", version, fields)
 
 
 class ClientConnection:
@@ -82,6 +85,7 @@ class ClientConnection:
         "_head_begun",
         "_listener",
         "_options",
+        "_port",
         "_quiet",
         "_since",
         "_told",
@@ -92,6 +96,7 @@ class ClientConnection:
         "codec",
         "constant_fields",
         "deadline",
+        "in_full",
         "listener_name",
         "peer",
         "plane",
@@ -126,9 +131,10 @@ class ClientConnection:
         plane = self.plane
         self._transport = cast(asyncio.Transport, transport)
         arrival = self._arrival or Arrival.of(transport, self._listener.listening.path)
-        self.peer, self.client = arrival.peer, arrival.client
+        self.peer, self._port, self.client = arrival.peer, arrival.port, arrival.client
         self.scheme, self.tls, self.verified = arrival.scheme, arrival.tls, arrival.fields
         self.trusted = plane.identification.trusts(self.peer)
+        self.in_full = self.trusted or plane.identification.writes != X_FORWARDED
         self.constant_fields = constant_fields(self.peer, self.scheme) + self.verified
         self.codec = ServerCodec(
             self._transport, self, self._options.limits, plane.request_rules, self.trusted
@@ -268,10 +274,10 @@ class ClientConnection:
     def on_head(self, request: Request, data: bytes, end: bool) -> Exchange:
         now = monotonic()
         self._exchange = exchange = Exchange(self, now)
-        if self.trusted and request.forwarded_for:
-            exchange.client = client_address(
-                self.peer, request.forwarded_for, self.plane.identification.trusted_proxies
-            )
+        if self.trusted:
+            client = believe(self, request)
+            if client != self.peer:
+                exchange.client = client
         self.deadline = NEVER if end else now + self._options.request_body
         exchange.begin(self, request, data, end)
         return exchange
@@ -365,7 +371,14 @@ class ClientConnection:
     def renew(self) -> None:
         """Requests are named, or believed, by other rules: from the next one on."""
         self.trusted = self.plane.identification.trusts(self.peer)
+        self.in_full = self.trusted or self.plane.identification.writes != X_FORWARDED
         self.codec.go_by(self.plane.request_rules, self.trusted)
+
+    @property
+    def ends(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """The client's address and port, and those that it has connected to; at a unix socket, none."""
+        here = self._transport.get_extra_info("sockname")
+        return (self.peer, self._port), (here[0], here[1]) if isinstance(here, tuple) else ("", 0)
 
     def hold(self) -> None:
         """Reads no more of the body: the backend takes no more, and the client is not to blame."""

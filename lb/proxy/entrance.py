@@ -142,7 +142,7 @@ class Entrance:
         self._count("accepted")
         self._header = None
         if header.source:
-            self._arrival = self._arrival.told(header.source, header.tls)
+            self._arrival = self._arrival.told(header.source, header.port, header.tls)
         self._go_on(data[header.size :])
 
     def _go_on(self, rest: bytes) -> None:

@@ -23,7 +23,7 @@ from lb.core.record import ExchangeRecord
 from lb.core.route import Target
 from lb.proxy.answer import answer, dates, options
 from lb.proxy.attempt import Attempt
-from lb.proxy.forward import forwarded_fields, rewritten
+from lb.proxy.forward import client_header, forwarded_fields, rewritten
 from lb.proxy.retry import Retry
 from lb.proxy.timeouts import NEVER
 from lb.proxy.tunnel import Tunnel
@@ -352,6 +352,11 @@ class Exchange(ExchangeRecord):
         return self._retry
 
     # --- both ---
+
+    def proxy_header(self, version: int) -> bytes:
+        """Who the client is, for the beginning of a connection to a backend."""
+        connection = self._connection
+        return b"" if connection is None else client_header(connection, self.client, version)
 
     def on_client_gone(self) -> None:
         """The client has closed its connection: nobody waits any more."""

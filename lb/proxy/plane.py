@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from ipaddress import ip_address
+from dataclasses import dataclass, field
 from time import time
 from typing import TYPE_CHECKING, Protocol
 
 from lb.core.backend import Backend
-from lb.core.identity import Network, RequestIds
+from lb.core.identity import Proxies, RequestIds
 from lb.core.pool import Pool
 from lb.core.record import Observer
 from lb.core.route import Routes
+from lb.proxy.forward import EITHER, X_FORWARDED
 from lb.proxy.timeouts import Sweeper
 from lb.proxy.upstream import Upstream, UpstreamOptions
 from lb.wire.fields import request_rules, response_rules
@@ -26,22 +26,19 @@ if TYPE_CHECKING:
 class Identification:
     """How requests are named, and whom we believe when they say who they are.
 
+    `reads` is which fields of a trusted proxy say who its client is, `writes` is in which ones we say it.
     `records` is whether anyone will ask why a backend was picked; what was seen is then kept.
     """
 
     header: str = "X-Request-ID"
     expose_backend: bool = False
-    trusted_proxies: Sequence[Network] = ()
+    trusted_proxies: Proxies = field(default_factory=Proxies)
     records: bool = True
+    reads: str = EITHER
+    writes: str = X_FORWARDED
 
     def trusts(self, address: str) -> bool:
-        if not self.trusted_proxies:
-            return False
-        try:
-            peer = ip_address(address)
-        except ValueError:
-            return False
-        return any(peer in network for network in self.trusted_proxies)
+        return bool(self.trusted_proxies) and self.trusted_proxies.trusts(address)
 
 
 class Connection(Protocol):

@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lb.core.failure import CLIENT_GONE, RESPONSE_CUT, TUNNEL_IDLE, Failure
 from lb.proxy.timeouts import NEVER, TICK, Sweeper
+
+_UNTOLD: Final = 1.0
+"""Seconds in which nothing passes, after which a tunnel ends whose backend can't be told of the client's end.
+Over TLS it can't: asyncio ends both halves at once."""
 
 if TYPE_CHECKING:
     from lb.core.pool import Pool
@@ -43,6 +47,7 @@ class Tunnel:
         "_pool",
         "_since",
         "_sweeper",
+        "_untold",
         "deadline",
     )
 
@@ -63,6 +68,7 @@ class Tunnel:
         self._client_ended = False
         self._backend_ended = False
         self._idle = idle
+        self._untold = False  # the client sends no more, and there is no way to tell the backend
         self._sweeper = sweeper
         self._since = self._passed = monotonic()  # when it began, and when a byte last passed
         self.deadline = self._passed + idle
@@ -87,7 +93,9 @@ class Tunnel:
             self._end(None)
         else:
             self.deadline = monotonic() + TICK
-            self._backend.write_eof()
+            if not self._backend.write_eof():
+                self._untold = True
+                self._idle = min(self._idle, _UNTOLD)
 
     def client_lost(self) -> None:
         self._end(None if self._client_ended and self._backend_ended else CLIENT_GONE)
@@ -135,7 +143,7 @@ class Tunnel:
         elif self._backend_ended and self._backend.gone():
             self._end(RESPONSE_CUT)
         elif now >= self._passed + self._idle:
-            self._end(TUNNEL_IDLE)
+            self._end(None if self._untold else TUNNEL_IDLE)
         else:
             ended = self._client_ended or self._backend_ended
             self.deadline = now + TICK if ended else self._passed + self._idle

@@ -11,7 +11,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from lb.core.backend import Backend
-from lb.core.failure import AT_LIMIT, CONNECT_FAILED, CONNECT_TIMEOUT, INTERNAL
+from lb.core.failure import AT_LIMIT, CONNECT_FAILED, CONNECT_TIMEOUT, INTERNAL, TLS_FAILED
+from lb.proxy.backend_tls import refuses_us
+from lb.proxy.reach import PLAIN, Reach, TlsFailed
 from lb.proxy.timeouts import NEVER
 from lb.proxy.tunnel import is_gone
 from lb.wire.h1_client import ClientCodec
@@ -27,17 +29,23 @@ log = logging.getLogger("lb.proxy")
 @dataclass(frozen=True, slots=True)
 class UpstreamOptions:
     """A pool's rules for its connections: how many seconds an idle one is kept, and how many per backend (0:
-    none); and how many there may be to all backends together, idle ones too (0: any number)."""
+    none); how many there may be to all backends together, idle ones too (0: any number); and how they are
+    made."""
 
     keepalive: float = 55.0
     keepalive_connections: int = 256
     most: int = 0
+    reach: Reach = PLAIN
 
 
 class Upstream:
-    """All connections to one backend. The last one that became idle is the first to be used again."""
+    """All connections to one backend. The last one that became idle is the first to be used again.
 
-    __slots__ = ("_plane", "backend", "closed", "connections", "dialling", "idle", "options")
+    With the PROXY protocol they are private: what is said at the beginning of a connection holds for all of
+    it, so that it serves nobody but the client that it was made for.
+    """
+
+    __slots__ = ("_plane", "backend", "closed", "connections", "dialling", "idle", "options", "private")
 
     def __init__(self, plane: Plane, backend: Backend, options: UpstreamOptions) -> None:
         self._plane = plane
@@ -47,6 +55,16 @@ class Upstream:
         self.connections = 0
         self.dialling = 0
         self.closed = False
+        self.private = options.reach.proxy_protocol != 0
+
+    def of_same_client(self, attempt: Attempt) -> UpstreamConnection | None:
+        """An idle connection whose header says of the client what a new one's would."""
+        header = attempt.proxy_header(self.options.reach.proxy_protocol)
+        for connection in reversed(self.idle):
+            if connection.header == header:
+                self.idle.remove(connection)
+                return connection
+        return None
 
     def dial(self, attempt: Attempt) -> Dial:
         if self.options.most:
@@ -60,12 +78,14 @@ class Upstream:
             return
         idle = [each.idle[0] for each in there if each.idle]
         if idle:
-            min(idle, key=lambda connection: connection.deadline).discard()
+            min(idle, key=lambda connection: connection.deadline).retire()
 
     def release(self, connection: UpstreamConnection, now: float) -> None:
         """An attempt is done with this connection, and left it clean."""
         options = self.options
         idle = self.idle
+        if self.private and idle and len(idle) >= options.keepalive_connections:
+            idle[0].retire()  # its client may be gone
         if connection.codec.reusable and len(idle) < options.keepalive_connections and not self.closed:
             connection.attempt = None
             connection.deadline = now + options.keepalive
@@ -79,7 +99,7 @@ class Upstream:
         """The backend has left its pool: idle connections go, the others with their attempts."""
         self.closed = True
         for connection in list(self.idle):
-            connection.discard()
+            connection.retire()
 
 
 class Dial:
@@ -111,14 +131,20 @@ class Dial:
         self._plane.sweeper.unwatch(self)
 
     async def _run(self) -> None:
-        spec = self._upstream.backend.spec
-        attempt = self._attempt
+        upstream, attempt = self._upstream, self._attempt
+        reach = upstream.options.reach
         try:
-            connection = UpstreamConnection(self._plane, self._upstream)
+            connection = UpstreamConnection(self._plane, upstream)
+            connection.secure = reach.tls is not None
+            if reach.proxy_protocol:
+                connection.header = attempt.proxy_header(reach.proxy_protocol)
             factory = cast(Callable[[], asyncio.BaseProtocol], lambda: connection)
-            await self._plane.loop.create_connection(factory, spec.host, spec.port)
+            patience = attempt.timeouts.connect + 1.0  # the deadline comes first
+            await reach.connect(factory, upstream.backend.spec, patience, connection.header)
             connection.opened()
             attempt.on_connected(connection, monotonic())
+        except TlsFailed:
+            attempt.on_error(TLS_FAILED)
         except OSError as error:
             log.debug("backend %s: connection failed: %s", self._upstream.backend.id, error)
             # Where it's us who have no descriptor left, the backend is not to blame.
@@ -145,7 +171,9 @@ class UpstreamConnection:
         "blocked",
         "codec",
         "deadline",
+        "header",
         "paused",
+        "secure",
         "tunnel",
     )
 
@@ -160,6 +188,8 @@ class UpstreamConnection:
         self.attempt: Attempt | None = None
         self.tunnel: Tunnel | None = None  # where the connection has switched to another protocol
         self.deadline = NEVER
+        self.header = b""  # of the PROXY protocol, which it began with
+        self.secure = False  # whether it is TLS
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -184,7 +214,7 @@ class UpstreamConnection:
         tunnel = self.tunnel
         if tunnel is not None:
             tunnel.backend_ended()
-            return True
+            return not self.secure  # TLS has no half that could stay open
         self._leave_idle()
         self.codec.eof(clean=True)
         return False
@@ -195,11 +225,18 @@ class UpstreamConnection:
             self._plane.sweeper.unwatch(self)
             self._upstream.connections -= 1
         self._leave_idle()
-        tunnel = self.tunnel
+        tunnel, attempt = self.tunnel, self.attempt
         if tunnel is not None:
             tunnel.backend_lost()
+        elif attempt is not None and not attempt.reused and not attempt.head_at and refuses_us(error):
+            tls = self._upstream.options.reach.tls
+            if tls is not None and error is not None:
+                tls.tell(self._upstream.backend.id, error)
+            attempt.on_error(TLS_FAILED)
         else:
-            self.codec.eof(clean=error is None)
+            # The end of a TLS connection is one only where it was said (RFC 8446, section 6.1), and then
+            # `eof_received` was told: anybody on the way can cut the rest.
+            self.codec.eof(clean=error is None and not self.secure)
 
     def pause_writing(self) -> None:
         self.blocked = True
@@ -222,7 +259,7 @@ class UpstreamConnection:
             self._unread = unread
             self.deadline = now + self._patience
         else:
-            self.discard()
+            self.retire()
 
     def gone(self) -> bool:
         """Whether the kernel has learnt that nobody is at the other end."""
@@ -232,10 +269,13 @@ class UpstreamConnection:
         """What a tunnel has for it."""
         self._transport.write(data)
 
-    def write_eof(self) -> None:
-        """The tunnel has no more for it."""
+    def write_eof(self) -> bool:
+        """The tunnel has no more for it. False where that can't be said: TLS ends as a whole."""
+        if self.secure:
+            return False
         if not self._transport.is_closing():
             self._transport.write_eof()
+        return True
 
     def close(self, patience: float) -> None:
         """Closes it once all that has been written is out. A backend that takes nothing of it for so many
@@ -264,6 +304,13 @@ class UpstreamConnection:
         self._leave_idle()
         self.codec.detach()
         self._transport.abort()
+
+    def retire(self) -> None:
+        """Closes an idle one in order: over TLS the backend is told of it."""
+        self._leave_idle()
+        self.codec.detach()
+        self.deadline = NEVER
+        self._transport.close()
 
     def _leave_idle(self) -> None:
         if self in self._upstream.idle:

@@ -144,7 +144,9 @@ class Rules:
         read = plain(name)
         if read != name and read in self._law:
             return DROP
-        return self._forwarded if read.startswith(b"x-forwarded-") else PASS
+        if not read.startswith(b"x-forwarded-") or self._forwarded == PASS:
+            return PASS
+        return self._forwarded if read == name else DROP
 
     def trailer_passes(self, line: bytes) -> bool:
         """Whether a (valid) trailer field may be passed on, under no spelling of a forbidden name.

@@ -245,7 +245,9 @@ def _take(request: Request, rule: int, value: bytes, trusted: bool, line: bytes)
         request.forwarded_proto = value
     elif rule == FORWARDED_HOST:
         request.forwarded_host = value
-    elif rule in (FORWARDED, FORWARDED_MORE):
+    elif rule == FORWARDED:
+        request.forwarded = request.forwarded + b", " + value if request.forwarded else value
+    elif rule == FORWARDED_MORE:
         request.lines.append(line)
 
 

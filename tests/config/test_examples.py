@@ -82,11 +82,18 @@ def tls(config: Config) -> None:
     assert clients.tls.client_auth == "require"
     assert behind.proxy_protocol is not None
     assert [str(each) for each in behind.proxy_protocol.senders] == ["10.0.0.0/8"]
+def backends_tls(config: Config) -> None:
+    inside, agent, edge = (config.pools[name] for name in ("payments", "agent", "edge"))
+    assert inside.tls is not None
+    assert (inside.tls.server_name, inside.tls.insecure_skip_verify) == ("payments.internal", False)
+    assert agent.backends[0].id == "unix:/run/agent/http.sock"
+    assert edge.proxy_protocol == "v2"
 
 
 def full(config: Config) -> None:
     """Every key is in it, and but for the examples' own values each has its default."""
     (listener, _), pool = config.listeners, config.pools["greeter"]
+    canary = config.pools["greeter-canary"]
     assert pool.health_check is not None
     assert pool.keepalive is not None
     assert config.admin is not None
@@ -95,17 +102,18 @@ def full(config: Config) -> None:
     sections += [config.admin, config.drain, pool, pool.backends[1], pool.health_check, pool.timeouts]
     sections += [pool.keepalive, pool.balancer, pool.retries, pool.outlier_detection, pool.limits]
     route = config.routes[0]
-    sections += [route.match, route.timeouts, route.rate_limit]
+    sections += [route.match, route.timeouts, route.rate_limit, config.forwarded, canary.tls]
     for section in sections:
         assert section is not None
         fields = set(type(section).model_fields) - {"options"}
         assert section.model_fields_set >= fields, type(section).__name__
-    for section in [listener.timeouts, listener.limits, config.request_id, config.access_log, config.drain]:
+    defaults = [listener.timeouts, listener.limits, config.request_id, config.access_log, config.drain]
+    for section in [*defaults, config.forwarded]:
         assert section == type(section)()
     for section in [pool.timeouts, pool.keepalive, pool.retries, pool.outlier_detection, pool.limits]:
         assert section == type(section)()
     assert (config.workers, config.watch, config.max_connections) == (1, False, None)
-    assert (pool.slow_start, pool.panic_threshold) == (None, None)
+    assert (pool.slow_start, pool.panic_threshold, pool.tls, pool.proxy_protocol) == (None, None, None, None)
 
 
 def registry(config: Config) -> None:
@@ -129,6 +137,7 @@ CHECKS = (
     resilient,
     workers,
     tls,
+    backends_tls,
     full,
 )
 EXAMPLES = {check.__name__.replace("_", "-"): check for check in CHECKS}

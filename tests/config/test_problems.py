@@ -159,7 +159,7 @@ TOP = [
 ]
 
 ADMIN = [
-    ("admin: {bind: ▸unix:/run/a}", "admin.bind: must be host:port: only a listener can be a unix socket"),
+    ("admin: {bind: ▸unix:/run/a}", "admin.bind: must be host:port: a unix socket can't stand here"),
     (
         "admin: {bind: ▸0.0.0.0:9901}",
         "admin.bind: 0.0.0.0:9901 can be reached from other machines, so admin needs a token: "
@@ -320,7 +320,7 @@ POOLS = [
     ),
 ]
 
-BACKEND_ID = "must be 1 to 128 letters, digits and . _ : [ ] -, not"
+BACKEND_ID = "must be 1 to 128 letters, digits and . _ : / [ ] -, not"
 BACKENDS = [
     (["▸9001"], "[0]: must be host:port, not a port alone (did you mean 127.0.0.1:9001?)"),
     (["▸http://h:1"], "[0]: must be host:port alone, without 'http://' (did you mean h:1?)"),
@@ -343,7 +343,17 @@ BACKENDS = [
     (["{address: h:1, tier: ▸10}"], "[0].tier: must be a whole number from 0 to 9, not 10"),
     (["{address: h:1, tier: ▸-1}"], "[0].tier: must be a whole number from 0 to 9, not -1"),
     (["{address: h:1, tier: ▸first}"], "[0].tier: must be a whole number from 0 to 9, not 'first'"),
-    (["▸unix:/run/a"], "[0]: must be host:port: only a listener can be a unix socket"),
+    (
+        ["▸unix:run/a"],
+        "[0]: must have an absolute path, as in unix:/run/lb.sock, not 'run/a'",
+    ),
+    (["▸/run/a"], "[0]: must be host:port or unix: and a path, not a path alone (did you mean unix:/run/a?)"),
+    (["▸h:0"], "[0]: must have a port from 1 to 65535, not 0"),
+    (["unix:/run/a", "▸unix:/run/a"], "[1]: the backend unix:/run/a is here twice: backends[0] has it too"),
+    (
+        ["▸unix:/run/a b"],
+        "[0]: needs an id beside it: the path has characters that can't be in one",
+    ),
     (["{address: h:1, id: ▸a b}"], f"[0].id: {BACKEND_ID} 'a b'"),
     (["{address: h:1, id: ▸''}"], f"[0].id: {BACKEND_ID} ''"),
     (["h:1", "▸H:1"], "[1]: the backend h:1 is here twice: backends[0] has it too"),
@@ -518,8 +528,8 @@ def test_at_the_top(text, message):
     text = f"{text}\n{POOL}"
     if message.endswith("reload: unknown key"):
         message += (
-            " (known here: workers, watch, max_connections, listeners, trusted_proxies, request_id, "
-            "expose_backend, request_records, access_log, admin, registry, drain, routes, pools)"
+            " (known here: workers, watch, max_connections, listeners, trusted_proxies, forwarded, "
+            "request_id, expose_backend, request_records, access_log, admin, registry, drain, routes, pools)"
         )
     assert_problems(text, message)
 

@@ -206,7 +206,7 @@ def test_address(text, host, port):
             "must be host:port alone, without 'http://' (did you mean 127.0.0.1:9001?)",
         ),
         ("https://example.org", "must be host:port alone, without 'https://'"),
-        ("unix:/run/lb.sock", "must be host:port: only a listener can be a unix socket"),
+        ("unix:/run/lb.sock", "must be host:port: a unix socket can't stand here"),
     ],
 )
 def test_no_address(text, message):

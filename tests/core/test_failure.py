@@ -56,6 +56,7 @@ def test_what_reached_no_backend_may_go_elsewhere_with_any_method() -> None:
     assert {name for name, each in FAILURES.items() if each.retry == UNSENT} == {
         "connect_failed",
         "connect_timeout",
+        "tls_failed",
     }
 
 

@@ -1,11 +1,13 @@
 """Request IDs, and who really asked."""
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from uuid import RFC_4122, UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lb.core.identity import RequestIds, client_address, well_formed_id
+from lb.core.identity import Proxies, RequestIds, client_address, plain_address, well_formed_id
 
 NOW = 1_700_000_000.123  # seconds
 
@@ -102,7 +104,8 @@ def test_an_id_that_may_not(given: bytes) -> None:
     assert not well_formed_id(given)
 
 
-TRUSTED = [ip_network("10.0.0.0/8"), ip_network("192.168.1.1/32"), ip_network("fd00::/8")]
+NETWORKS = [ip_network("10.0.0.0/8"), ip_network("192.168.1.1/32"), ip_network("fd00::/8")]
+TRUSTED = Proxies(NETWORKS)
 
 
 @pytest.mark.parametrize(
@@ -121,14 +124,26 @@ TRUSTED = [ip_network("10.0.0.0/8"), ip_network("192.168.1.1/32"), ip_network("f
         pytest.param("10.0.0.1", b"203.0.113.7, garbage, 10.0.0.2", "10.0.0.2", id="garbage ends the walk"),
         pytest.param("10.0.0.1", b"203.0.113.7,, 10.0.0.2", "10.0.0.2", id="an empty entry ends the walk"),
         pytest.param("10.0.0.1", b"203.0.113.7, ", "10.0.0.1", id="an empty entry at the end"),
-        pytest.param("10.0.0.1", b"203.0.113.7:1234", "10.0.0.1", id="a port is no part of an address"),
+        pytest.param("10.0.0.1", b"203.0.113.7:1234", "203.0.113.7", id="a port is no part of an address"),
         pytest.param("10.0.0.1", b"unknown", "10.0.0.1", id="RFC 7239's unknown"),
         pytest.param("10.0.0.1", b"\xff\xfe", "10.0.0.1", id="not even text"),
         pytest.param("10.0.0.1", b"3405803783", "10.0.0.1", id="a number is no address"),
         pytest.param("10.0.0.1", b"010.0.0.1", "10.0.0.1", id="octal is no address"),
         pytest.param("fd00::1", b"2001:DB8:0::7", "2001:db8::7", id="IPv6, written in one way"),
         pytest.param("fd00::1", b"2001:db8::7, fd00::2, 10.0.0.1", "2001:db8::7", id="IPv6 and IPv4 proxies"),
-        pytest.param("fd00::1", b"[2001:db8::7]", "fd00::1", id="brackets are no part of an address"),
+        pytest.param("fd00::1", b"[2001:db8::7]", "2001:db8::7", id="brackets are no part of an address"),
+        pytest.param("fd00::1", b"[2001:db8::7]:80", "2001:db8::7", id="nor is a port behind them"),
+        pytest.param("fd00::1", b'"[2001:db8::7]:80"', "2001:db8::7", id="nor are quotes"),
+        pytest.param("10.0.0.1", b"203.0.113.7:_http", "203.0.113.7", id="a hidden port"),
+        pytest.param("10.0.0.1", b"203.0.113.7:", "10.0.0.1", id="a colon, and no port"),
+        pytest.param("10.0.0.1", b"203.0.113.7:123456", "10.0.0.1", id="a port of six digits"),
+        pytest.param("10.0.0.1", b"[203.0.113.7]", "203.0.113.7", id="IPv4 in brackets"),
+        pytest.param("10.0.0.1", b"_hidden, 10.0.0.2", "10.0.0.2", id="RFC 7239's hidden one ends the walk"),
+        pytest.param("10.0.0.1", b"8.8.8.8, ::ffff:203.0.113.7", "203.0.113.7", id="IPv4 as IPv6"),
+        pytest.param("10.0.0.1", b"203.0.113.7, ::FFFF:10.0.0.2", "203.0.113.7", id="a proxy's, too"),
+        pytest.param("10.0.0.1", b"203.0.113.7, ::ffff:a00:2", "203.0.113.7", id="and in hexadecimal"),
+        pytest.param("::ffff:10.0.0.1", b"203.0.113.7", "203.0.113.7", id="and the peer's"),
+        pytest.param("10.0.0.1", b"203.0.113.7, unix:", "unix", id="a unix socket isn't trusted by itself"),
     ],
 )
 def test_the_client_is_the_rightmost_that_is_no_proxy_of_ours(
@@ -138,8 +153,69 @@ def test_the_client_is_the_rightmost_that_is_no_proxy_of_ours(
 
 
 def test_with_nobody_trusted_the_last_entry_counts() -> None:
-    assert client_address("10.0.0.1", b"1.1.1.1, 2.2.2.2", ()) == "2.2.2.2"
+    assert client_address("10.0.0.1", b"1.1.1.1, 2.2.2.2", Proxies()) == "2.2.2.2"
 
 
-def test_networks_may_be_handed_over_as_an_iterator() -> None:
-    assert client_address("10.0.0.1", b"203.0.113.7, 10.0.0.3, 10.0.0.2", iter(TRUSTED)) == "203.0.113.7"
+def test_a_unix_socket_is_one_of_the_proxies_where_it_is_said() -> None:
+    local = Proxies(NETWORKS, unix=True)
+    assert (local.trusts("unix:"), local.trusts("unix"), TRUSTED.trusts("unix:")) == (True, True, False)
+    assert client_address("unix:", b"8.8.8.8, 203.0.113.7, unix:, 10.0.0.2", local) == "203.0.113.7"
+
+
+@pytest.mark.parametrize(
+    ("peer", "trusted"),
+    [
+        ("10.1.2.3", True),
+        ("11.0.0.1", False),
+        ("::ffff:10.1.2.3", True),
+        ("::ffff:11.0.0.1", False),
+        ("fd00::1", True),
+        ("fe80::1%eth0", False),
+        ("unknown", False),
+        ("", False),
+    ],
+)
+def test_whom_to_trust(peer: str, trusted: bool) -> None:
+    assert TRUSTED.trusts(peer) == trusted
+
+
+def test_a_network_of_mapped_addresses_holds_those_who_come_so() -> None:
+    assert Proxies([ip_network("::ffff:10.0.0.0/104")]).trusts("::ffff:10.0.0.1")
+
+
+def test_nobody_is_trusted_by_default() -> None:
+    assert not Proxies()
+    assert Proxies(unix=True)
+    assert Proxies(NETWORKS) == TRUSTED
+    assert hash(Proxies(NETWORKS)) == hash(TRUSTED)
+    assert Proxies(NETWORKS, unix=True) != TRUSTED
+
+
+@pytest.mark.parametrize(
+    ("address", "plain"),
+    [
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::FFFF:c000:201", "192.0.2.1"),
+        ("::ffff:garbage", "::ffff:garbage"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("", ""),
+    ],
+)
+def test_an_address_in_its_plain_form(address: str, plain: str) -> None:
+    assert plain_address(address) == plain
+
+
+@given(
+    st.lists(st.sampled_from(["10.0.0.9", "fd00::9", "10.9.9.9:80", "[fd00::1]:8080"])),
+    st.binary(max_size=60),
+)
+def test_whatever_stands_left_of_the_client_nobody_becomes_another(hops: list[str], forged: bytes) -> None:
+    entries = b", ".join([forged, b"203.0.113.7", *(each.encode() for each in hops)])
+    assert client_address("10.0.0.1", entries, TRUSTED) == "203.0.113.7"
+
+
+@given(st.binary(max_size=80))
+def test_the_client_is_always_an_address_or_the_peer(value: bytes) -> None:
+    found = client_address("10.0.0.1", value, TRUSTED)
+    assert found in ("10.0.0.1", "unix") or ip_address(found)

@@ -310,6 +310,7 @@ def test_a_trusted_proxy_is_believed(trusted: bool) -> None:
         b"X-Forwarded-Proto: https",
         b"X-Forwarded-Host: outside.test",
         b"Forwarded: for=1.1.1.1",
+        b"FORWARDED: for=2.2.2.2",
         b"Via: 1.1 one",
         b"Via: 1.0 two",
     )
@@ -321,11 +322,12 @@ def test_a_trusted_proxy_is_believed(trusted: bool) -> None:
             assert head.given_id == b"12345678"
             assert head.forwarded_for == b"1.1.1.1, 2.2.2.2"
             assert (head.forwarded_proto, head.forwarded_host) == (b"https", b"outside.test")
-            assert conversation.requests == [request(b"GET /", b"Forwarded: for=1.1.1.1")]
+            assert head.forwarded == b"for=1.1.1.1, for=2.2.2.2"
         else:
             assert not head.given_id
             assert (head.forwarded_for, head.forwarded_proto, head.forwarded_host) == (b"", b"", b"")
-            assert conversation.requests == [request(b"GET /")]
+            assert not head.forwarded
+        assert conversation.requests == [request(b"GET /")]
 
 
 OWN = b"OPTIONS /a HTTP/1.1\r\n" + HOST + b"Max-Forwards: 0\r\n\r\n"
