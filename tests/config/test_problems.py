@@ -347,7 +347,10 @@ BACKENDS = [
         ["▸unix:run/a"],
         "[0]: must have an absolute path, as in unix:/run/lb.sock, not 'run/a'",
     ),
-    (["▸/run/a"], "[0]: must be host:port or unix: and a path, not a path alone (did you mean unix:/run/a?)"),
+    (
+        ["▸/run/a"],
+        "[0]: must be host:port or unix: and a path, not a path alone (did you mean unix:/run/a?)",
+    ),
     (["▸h:0"], "[0]: must have a port from 1 to 65535, not 0"),
     (["unix:/run/a", "▸unix:/run/a"], "[1]: the backend unix:/run/a is here twice: backends[0] has it too"),
     (

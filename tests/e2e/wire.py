@@ -8,6 +8,7 @@ import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 from tests.conformance.strict import Incomplete, Request, Response, parse_request, parse_response
 
@@ -77,6 +78,10 @@ class Wire:
 
     def go_on_reading(self) -> None:
         self._writer.transport.resume_reading()  # type: ignore[attr-defined]
+
+    def info(self, name: str) -> Any:
+        """What the transport knows, as `ssl_object`."""
+        return self._writer.get_extra_info(name)
 
     def end(self) -> None:
         """Sends no more (a FIN), but still reads."""
@@ -212,8 +217,15 @@ class Backend:
         self.wires: list[Wire] = []
         self._scripts: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._on_connection, sock=self.listening.dup(), limit=PIECE)
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
+        self._server = await asyncio.start_server(
+            self._on_connection, sock=self.listening.dup(), limit=PIECE, ssl=tls
+        )
+
+    async def speak(self, tls: ssl.SSLContext | None) -> None:
+        """Speaks TLS from the next connection on, or none."""
+        self._server.close()
+        await self.start(tls)
 
     def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
