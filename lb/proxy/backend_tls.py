@@ -132,7 +132,10 @@ class _Session:
         """One that was begun with a server of the same name: no name is compared when it is taken up."""
         if self.last is None or self.name != name:
             return None
-        return self.last.session
+        try:
+            return self.last.session
+        except ValueError:  # the library has none that could be written down
+            return None
 
 
 class Handshake:
@@ -141,6 +144,8 @@ class Handshake:
 
     def __init__(self, session: _Session) -> None:
         self._session = session
+        self._made: ssl.SSLObject | None = None
+        self._name: str | None = None
         self.begun = False  # there is a connection, and from now on what fails is TLS
 
     def wrap_bio(
@@ -160,8 +165,13 @@ class Handshake:
             server_hostname=server_hostname,
             session=kept.take(server_hostname),
         )
-        kept.last, kept.name = found, server_hostname
+        self._made, self._name = found, server_hostname
         return found
+
+    def ended(self, good: bool) -> None:
+        """It has ended. Only what has begun well may be taken up again."""
+        kept = self._session
+        kept.last, kept.name = (self._made, self._name) if good else (None, None)
 
 
 # --- the context ---

@@ -47,10 +47,14 @@ class Reach:
         """
         handshake = None if self.tls is None else self.tls.handshake(spec.address)
         try:
-            return await self._connect(factory, spec, patience, header, handshake)
+            found = await self._connect(factory, spec, patience, header, handshake)
+            if handshake is not None:
+                handshake.ended(True)
+            return found
         except OSError as error:
             if self.tls is None or handshake is None or not handshake.begun:
                 raise
+            handshake.ended(False)
             self.tls.tell(spec.id, error)
             raise TlsFailed(in_words(error)) from error
 
