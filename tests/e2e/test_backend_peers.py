@@ -43,7 +43,7 @@ def server(tmp_path: Path) -> Iterator[Run]:
                 cwd=tmp_path,
             )
             stack.callback(process.wait)
-            stack.callback(process.kill)
+            stack.callback(process.terminate)
             return port
 
         yield start
@@ -64,7 +64,8 @@ async def before(play: Play, port: int, more: str, top: str = "") -> Scene:
 def s_server(server: Run, certificates: Certificates, *more: str) -> int:
     cert, key = certificates.write("server", certificates.issue())
     return server(
-        need("openssl"), "s_server", "-accept", "PORT", "-cert", str(cert), "-key", str(key), "-www", "-quiet", *more
+        need("openssl"), "s_server", "-accept", "PORT", "-cert", str(cert), "-key", str(key),
+        "-www", "-quiet", *more
     )  # fmt: skip
 
 
@@ -89,10 +90,7 @@ async def test_openssl_wants_to_know_us(
     cert, key = certificates.write("client", certificates.issue("lb.internal"))
     known = await before(play, port, f"tls: {{ca: {certificates.ca}, cert: {cert}, key: {key}}}")
     response = await known.ask(GET)
-    assert (response.status, b"lb.internal" in response.body or b"Client certificate" in response.body) == (
-        200,
-        True,
-    )
+    assert (response.status, b"Client certificate" in response.body) == (200, True)
     unknown = await before(play, port, f"tls: {{ca: {certificates.ca}}}")
     response = await unknown.ask(get("/", "Accept: application/json"))
     assert (response.status, b"tls_failed" in response.body) == (502, True)
@@ -174,7 +172,7 @@ defaults
   timeout server 10s
 frontend all
   bind 127.0.0.1:PORT accept-proxy %s
-  http-request return status 200 content-type text/plain lf-string "%%[src] %%[src_port] %%[ssl_fc,iif(https,http)]"
+  http-request return content-type text/plain lf-string "%%[src] %%[src_port] %%[ssl_fc,iif(https,http)]"
 """
 
 
@@ -216,4 +214,5 @@ async def test_readers_of_the_proxy_protocol(
         assert (response.status, response.body.decode().strip()) == (200, expected)
     for who in ("203.0.113.7", "2001:db8::7"):
         response = await scene.ask(get("/", f"X-Forwarded-For: {who}"))
-        assert response.body.decode().strip() == f"{who} 0 {scheme}"
+        words = response.body.decode().split()
+        assert (words[0], words[-1]) == (who, scheme)

@@ -99,13 +99,15 @@ async def test_not_even_through_a_trusted_proxy_with_underscores(play: Play, spe
         (("X-Forwarded-For: 203.0.113.7", "Forwarded: for=6.6.6.6;proto=https;host=evil"), "203.0.113.7",
          "http", "a.example", "203.0.113.7, "),
         (("X-Forwarded-Proto: https", "Forwarded: for=6.6.6.6"), "127.0.0.1", "https", "a.example", ""),
-        (("X-Real-IP: 6.6.6.6", "Forwarded: for=6.6.6.6;proto=https"), "127.0.0.1", "http", "a.example", ""),
+        (("X-Real-IP: 6.6.6.6", "Forwarded: for=6.6.6.6;proto=https"), "127.0.0.1", "http", "a.example",
+         ""),
         (("X-Forwarded-Proto: https, HTTP",), "127.0.0.1", "http", "a.example", ""),
         (("X-Forwarded-Proto: HTTPS",), "127.0.0.1", "https", "a.example", ""),
         (("X-Forwarded-Proto: javascript",), "127.0.0.1", "http", "a.example", ""),
         (("X-Forwarded-Host: evil, a.test:80",), "127.0.0.1", "http", "a.test:80", ""),
         (("X-Forwarded-Host: a/../b",), "127.0.0.1", "http", "a.example", ""),
-        (("X-Forwarded-For: ::ffff:203.0.113.7",), "203.0.113.7", "http", "a.example", "::ffff:203.0.113.7, "),
+        (("X-Forwarded-For: ::ffff:203.0.113.7",), "203.0.113.7", "http", "a.example",
+         "::ffff:203.0.113.7, "),
     ],
 )  # fmt: skip
 async def test_a_trusted_proxy_is_believed_in_one_spelling(
