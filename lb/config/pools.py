@@ -12,8 +12,8 @@ from lb.config.discovery import DiscoverySource
 from lb.config.fields import (
     OrOff,
     OrShort,
-    host_or_socket,
     duration,
+    host_or_socket,
     one_of,
     parsed,
     percentage,
