@@ -38,8 +38,8 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class Arrival:
     """Who has come, and how: what is known of a connection before its first request.
 
-    `peer` and `port` are where the connection is from, as the PROXY protocol or else the kernel says; `client`
-    is how the log names it. `tls` is the version that is spoken, and `fields` what is told of the client's
+    `peer` and `port` are where the connection is from, as the PROXY protocol or else the kernel says;
+    `client` is how the log names it. `tls` is the version that is spoken, and `fields` what is told of the client's
     certificate: lines with a line end in front.
     """
 
