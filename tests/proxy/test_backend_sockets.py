@@ -242,7 +242,7 @@ async def test_probes_speak_for_themselves(play: Play, version: str, expected: s
     assert (await wire.request()).target == "/healthz"
     await wire.send(OK)
     await eventually(lambda: scene.balancer.metric("lb_backend_up") == 1, "a good probe")
-    scene.balancer.stop()
+    await asyncio.to_thread(scene.balancer.stop)
 
 
 async def test_the_header_goes_before_tls(play: Play, tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ async def test_who_comes_in_at_a_unix_socket_is_not_known(play: Play) -> None:
             client = Wire(*await asyncio.open_unix_connection(f"{directory}/lb.sock"))
             assert await served(scene, client) == ("", "", 0, 0)
             client.close()
-            scene.balancer.stop()
+            await asyncio.to_thread(scene.balancer.stop)
 
 
 async def test_a_reload_turns_it_on(play: Play) -> None:

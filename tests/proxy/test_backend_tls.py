@@ -142,6 +142,7 @@ pools:
     assert said.count(f"pool greeter: backend {scene.backend.address}: no TLS connection: {words}") == 1, said
     probe = scene.balancer.api("/api/pools/probed")["backends"][0]["last_probe"]
     assert (probe["good"], probe["reason"].partition(words)[1]) == (False, words)
+    await asyncio.to_thread(scene.balancer.stop)  # no probe is to be on its way when the backend goes
 
 
 async def test_a_backend_that_hangs_up_in_the_handshake(play: Play, certificates: Certificates) -> None:
@@ -454,6 +455,7 @@ async def test_probes_find_what_a_request_would(play: Play, certificates: Certif
     assert await ask_over_new(scene) == 200
     await scene.backend.speak(of_another_ca(certificates))
     await eventually(lambda: scene.balancer.metric("lb_backend_up") == 0, "a bad probe")
+    await asyncio.to_thread(scene.balancer.stop)
 
 
 async def test_workers_speak_it_too(play: Play, certificates: Certificates) -> None:
