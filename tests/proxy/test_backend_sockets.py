@@ -251,12 +251,16 @@ async def test_the_header_goes_before_tls(play: Play, tmp_path: Path) -> None:
     scene = await play(config("v2", f", tls: {{ca: {certificates.ca}}}"))
     inner = await asyncio.start_server(_ok, "127.0.0.1", 0, ssl=certificates.server())
     told: list[tuple[str, str, int, int]] = []
+    ended = asyncio.Event()
 
     async def peel(wire: Wire) -> None:
         told.append(await header(wire))
         reader, writer = await asyncio.open_connection(*inner.sockets[0].getsockname())
         writer.write(wire.received)
-        await asyncio.gather(_pass(wire, writer), _back(reader, wire))
+        await asyncio.gather(_pass(wire, writer), _back(reader, wire), return_exceptions=True)
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
 
     scene.backend.script = peel
     client = await scene.connect()
@@ -264,6 +268,8 @@ async def test_the_header_goes_before_tls(play: Play, tmp_path: Path) -> None:
         await client.send(GET)
         assert (await client.response()).status == 200
     assert told == [("127.0.0.1", "127.0.0.1", client.info("sockname")[1], scene.balancer.port)]
+    await asyncio.to_thread(scene.balancer.stop)
+    await asyncio.wait_for(ended.wait(), 10)
     inner.close()
 
 
@@ -271,7 +277,9 @@ async def _ok(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Non
     try:
         while await reader.readuntil(b"\r\n\r\n"):
             writer.write(OK)
-    except (asyncio.IncompleteReadError, ConnectionError):
+    except (asyncio.IncompleteReadError, OSError):
+        pass
+    finally:
         writer.close()
 
 
