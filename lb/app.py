@@ -21,6 +21,7 @@ from lb.build import (
     upstream_options,
     warnings,
 )
+from lb.build_access import error_pages
 from lb.certificates import Renewal, ServerTls, expiries
 from lb.config import Address, Config, ConfigError
 from lb.control.all_records import OwnRecords, Records
@@ -404,6 +405,7 @@ class App:
                     backend.upstream = None
                 elif upstream is not None:
                     upstream.options = options
+        self.plane.pages = error_pages(new.config.errors)
         self._apply_listeners(new)
         self._apply_admin(new)
 

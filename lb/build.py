@@ -9,6 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from lb.balance import Balancer, policy_class
+from lb.build_access import route_rules
 from lb.config import Config, OutlierDetection, Retries
 from lb.config import Listener as ListenerConfig
 from lb.config import Pool as PoolConfig
@@ -149,11 +150,12 @@ def _build_route(name: str, route: RouteConfig, config: Config, pools: Mapping[s
         for pool, share in route.targets.items()
     ]
     return Route(
-        Match(match.hosts, match.path_prefix, match.methods, match.headers),
+        Match(match.hosts, match.path_prefix, match.methods, match.headers, match.scheme or ""),
         targets,
         route.strip_prefix,
         name=name,
         quota=_quota(route),
+        rules=route_rules(route, config),
     )
 
 
@@ -303,4 +305,7 @@ def listener_options(listener: ListenerConfig, tls: Tls | None = None) -> Listen
         Limits(limits.request_line, limits.header_bytes, limits.header_count, limits.body),
         tls,
         None if listener.proxy_protocol is None else Senders(listener.proxy_protocol.senders),
+        requests=limits.requests_per_connection or 0,
+        per_client=limits.connections_per_client or 0,
+        body_rate=float(limits.body_rate or 0),
     )

@@ -119,7 +119,11 @@ def _prepare_pools(app: App, new: Prepared, undo: AsyncExitStack) -> None:
             undo.push_async_callback(prober.close)
         if check is not None and prober is not None:
             new.probers[name] = prober
-    if not app.pools or (config.routes, config.pools) != (app.config.routes, app.config.pools):
+    if not app.pools or (config.routes, config.pools, config.errors) != (
+        app.config.routes,
+        app.config.pools,
+        app.config.errors,
+    ):
         new.routes = build_routes(config, new.pools)
 
 

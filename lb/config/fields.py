@@ -276,6 +276,19 @@ def one_of(*words: str) -> Written:
     return Written(read, {"enum": list(words)})
 
 
+def one_of_numbers(*numbers: int) -> Written:
+    """One of a few whole numbers."""
+
+    def read(value: object) -> int:
+        number = as_int(value)
+        if number not in numbers:
+            listed = ", ".join(map(str, numbers[:-1]))
+            raise ValueError(f"must be {listed} or {numbers[-1]}, not {shown(value)}")
+        return int(number)
+
+    return Written(read, {"enum": list(numbers)})
+
+
 def text_of(value: object, what: str) -> str:
     """The text as written, with or without quotes; a number or a boolean is text as well here."""
     if not isinstance(value, str) or is_nothing(value):

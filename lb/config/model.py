@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from lb.config.access import examine_request_id
+from lb.config.answers import ErrorPages, examine_pages
 from lb.config.fields import (
     TOKEN,
     OrOff,
@@ -75,6 +77,19 @@ class ListenerLimits(Section):
     handshakes: Annotated[int, whole(1, 1_000_000)] = Field(
         default=512,
         description="TLS handshakes under way at a time, in each worker. With one more, the oldest is cut.",
+    )
+    body_rate: Annotated[int | None, size(1, 2**30), OrOff("a size")] = Field(
+        default=100,
+        description="So many bytes of a body a second on average, over `timeouts.request_body`: 408 below "
+        "it.",
+    )
+    requests_per_connection: Annotated[int | None, whole(1, 10**9), OrOff("a whole number")] = Field(
+        default=None, description="So many requests on a connection; the answer of the last one closes it."
+    )
+    connections_per_client: Annotated[int | None, whole(1, 10_000_000), OrOff("a whole number")] = Field(
+        default=None,
+        description="So many connections of one client address (for IPv6, of one /64) at a time: more are "
+        "closed at once. Trusted proxies aren't counted.",
     )
 
 
@@ -258,6 +273,11 @@ class Config(Section):
         description="Which requests go to which pool; the first that matches wins, and 404 if none does. "
         "With one pool they can be left out: all goes to it.",
     )
+    errors: ErrorPages = Field(
+        default_factory=dict,
+        description="Bodies in place of our own for errors that we answer ourselves, by status. Errors of "
+        "backends pass as they are.",
+    )
     pools: Mapping[Annotated[str, _pool_name], Pool] = Field(
         min_length=1,
         description="The pools by name: letters, digits and `_ . -`.",
@@ -269,6 +289,11 @@ class Config(Section):
         yield from _shared_binds(data)
         if "registry" not in data and _uses_registry(data):
             data["registry"] = Registry()
+        yield from examine_pages(data.get("errors"))
+        header = readable(_request_id_header, peek(data.get("request_id"), "header") or "X-Request-ID")
+        for number, route in items_of(data.get("routes")):
+            for path, words in examine_request_id(str(header), peek(route, "headers")):
+                yield ("routes", number, "headers", *path), words
         pools = [name for name, _ in pairs_of(data.get("pools"))]
         if not pools:
             return

@@ -10,7 +10,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from lb.config.fields import TOKEN, Inherited, OrOff, duration, parsed, whole
+from lb.config.access import BasicAuth, Headers, Networks, RouteLimits, examine_networks
+from lb.config.answers import ErrorPages, Redirect, Respond, examine_pages
+from lb.config.fields import TOKEN, Inherited, OrOff, duration, one_of, parsed, whole
 from lb.config.pools import Pool
 from lb.config.resilience import PoolTimeouts, Retries, Timeout
 from lb.config.section import AT_KEY, Found, Section, peek, readable
@@ -75,6 +77,10 @@ class Match(Section):
         Annotated[str, parsed(_header_name, "a header name", "x-beta")],
         Annotated[str, parsed(_header_value, "a header value", "1", type=["string", "number", "boolean"])],
     ] = Field(default_factory=dict, description="Every one of these headers has exactly this value.")
+    scheme: Annotated[str | None, one_of("http", "https"), Inherited()] = Field(
+        default=None,
+        description="It came by `http` or by `https`: to us, or to a trusted proxy that says so.",
+    )
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
@@ -167,10 +173,18 @@ class RateLimit(Section):
 _NO_RETRIES = Retries.model_construct(attempts=0)
 
 
-class Route(Section):
-    """Sends the requests that match to a pool, or to several by share."""
+_WAYS = ("pool", "split", "respond", "redirect")
+_FOR_BACKENDS = ("strip_prefix", "timeouts", "retries")
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["pool"]}, {"required": ["split"]}]})
+
+class Route(Section):
+    """Sends the requests that match to a pool, or to several by share; or answers them itself.
+
+    In this order: the match, `rate_limit`, `allow` and `deny`, `limits`, `basic_auth`, then the answer or the
+    pool.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in _WAYS]})
 
     match: Match = Field(default=_EVERYTHING, description="Which requests; every one if left out.")
     pool: Annotated[str | None, _pool] = Field(default=None, description="The pool that serves them.")
@@ -178,6 +192,12 @@ class Route(Section):
         default=None,
         min_length=1,
         description="In place of `pool`: pools with their shares, as in `{stable: 95, canary: 5}`.",
+    )
+    respond: Respond | None = Field(
+        default=None, description="In place of `pool`: an answer that is always the same."
+    )
+    redirect: Redirect | None = Field(
+        default=None, description="In place of `pool`: sends the client elsewhere. Just a URL is `to` alone."
     )
     strip_prefix: Annotated[str, _prefix] = Field(
         default="",
@@ -194,10 +214,36 @@ class Route(Section):
     rate_limit: Annotated[RateLimit | None, OrOff()] = Field(
         default=None, description="How many requests may come in a time."
     )
+    allow: Networks = Field(
+        default=(),
+        description="The networks that clients may come from: 403 for others. `unix` is who comes by a unix "
+        "socket.",
+    )
+    deny: Networks = Field(
+        default=(),
+        description="The networks that they may not come from. Where several hold an address, the smallest "
+        "decides.",
+    )
+    limits: RouteLimits = Field(
+        default=RouteLimits.model_construct(), description="How large a request may be."
+    )
+    basic_auth: Annotated[BasicAuth | None, OrOff()] = Field(
+        default=None, description="Who may come in, by name and password."
+    )
+    headers: Headers = Field(
+        default=Headers.model_construct(), description="What is added to, set in and removed from heads."
+    )
+    errors: ErrorPages = Field(
+        default_factory=dict,
+        description="Bodies in place of our own, by status, beside those of the top level; errors of "
+        "backends pass as they are.",
+    )
 
     @property
     def targets(self) -> Mapping[str, int]:
-        """The pools with their shares; a single pool has the share 1."""
+        """The pools with their shares; a single pool has the share 1. None where the route answers itself."""
+        if self.respond is not None or self.redirect is not None:
+            return {}
         return self.split if self.split is not None else {self.pool or "": 1}
 
     def timeouts_with(self, pool: Pool) -> PoolTimeouts:
@@ -214,19 +260,29 @@ class Route(Section):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        pool, split = data.get("pool"), data.get("split")
-        if pool is not None and split is not None:
-            yield ("split", AT_KEY), "stands beside pool, but a route has only one of the two"
-        elif pool is None and split is None:
-            near = [key for key in data if did_you_mean(key, ("pool", "split"))]
+        split = data.get("split")
+        first, *others = [key for key in _WAYS if data.get(key) is not None] or [""]
+        for key in others:
+            yield (key, AT_KEY), f"stands beside {first}, but a route has only one of the two"
+        if not first:
+            near = [key for key in data if did_you_mean(key, _WAYS)]
             if not near:  # a misspelt one is told already, as an unknown key
                 yield (
                     (AT_KEY,),
-                    "needs a pool, as in pool: NAME, or a split, as in split: {NAME: 95, OTHER: 5}",
+                    "needs a pool, as in pool: NAME, or a split, as in split: {NAME: 95, OTHER: 5}, "
+                    "or an answer: respond or redirect",
                 )
         elif isinstance(split, Mapping) and split and all(as_int(share) == 0 for share in split.values()):
             yield ("split",), "gives every pool the share 0, so that no request could go anywhere"
         yield from _examine_strip_prefix(data)
+        yield from examine_networks(data)
+        yield from examine_pages(data.get("errors"))
+        if first in ("respond", "redirect"):
+            for key in _FOR_BACKENDS:
+                if key in data:
+                    yield (key, AT_KEY), f"does nothing beside {first}, which asks no backend"
+            if peek(data.get("headers"), "request"):
+                yield ("headers", "request", AT_KEY), f"does nothing beside {first}, which asks no backend"
 
 
 def _examine_strip_prefix(data: Mapping[str, Any]) -> Iterator[Found]:

@@ -37,6 +37,8 @@ class Failure:
 BAD_REQUEST = Failure("bad_request", CLIENT, 400, NEVER, "The request is not well-formed HTTP.")
 BAD_HOST = Failure("bad_host", CLIENT, 400, NEVER, "The request needs exactly one valid Host.")
 BAD_FRAMING = Failure("bad_framing", CLIENT, 400, NEVER, "The length of the request body is not clear.")
+UNAUTHORIZED = Failure("unauthorized", CLIENT, 401, NEVER, "This needs a user name and its password.")
+FORBIDDEN = Failure("forbidden", CLIENT, 403, NEVER, "This client may not come in here.")
 NO_ROUTE = Failure("no_route", CLIENT, 404, NEVER, "No route matches this request.")
 METHOD_NOT_ALLOWED = Failure("method_not_allowed", CLIENT, 405, NEVER, "This method is not served here.")
 REQUEST_TIMEOUT = Failure("request_timeout", CLIENT, 408, NEVER, "The request took too long to arrive.")
@@ -46,6 +48,9 @@ EXPECTATION_FAILED = Failure(
     "expectation_failed", CLIENT, 417, NEVER, "Only Expect: 100-continue is understood."
 )
 RATE_LIMITED = Failure("rate_limited", CLIENT, 429, NEVER, "This client asks more often than it may.")
+LOGIN_LIMITED = Failure(
+    "login_limited", CLIENT, 429, NEVER, "This client has given too many wrong passwords."
+)
 HEAD_TOO_LARGE = Failure(
     "head_too_large", CLIENT, 431, NEVER, "The header fields are larger, or more, than allowed."
 )
@@ -81,6 +86,7 @@ NO_ELIGIBLE = Failure("no_eligible_backend", BALANCER, 503, NEVER, "No backend o
 AT_LIMIT = Failure("overloaded", BALANCER, 503, NEVER, "As many requests as may be are under way already.")
 QUEUE_TIMEOUT = Failure("queue_timeout", BALANCER, 503, NEVER, "No backend became free in time.")
 EXCHANGE_TIMEOUT = Failure("timeout", BALANCER, 504, NEVER, "The request as a whole took too long.")
+LOGINS_BUSY = Failure("logins_busy", BALANCER, 503, NEVER, "Too many passwords are being checked already.")
 TUNNEL_IDLE = Failure("tunnel_idle", BALANCER, 504, NEVER, "Nothing passed the tunnel for too long.")
 LOOP = Failure("loop", BALANCER, 508, NEVER, "The request comes around again and again.")
 SHUTTING_DOWN = Failure("shutting_down", BALANCER, 503, NEVER, "The balancer is shutting down.")

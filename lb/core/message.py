@@ -28,6 +28,7 @@ class Request:
     forwarded_host = b""
     forwarded_proto = b""  # from a trusted proxy, and then http, https or nothing
     forwarded = b""  # the Forwarded field as it came
+    scheme = b"http"  # by which the client asks; only right where a route goes by it
     key = b""  # what it has in common with others that are to go to the same backend; see lb.core.affinity
 
     def __init__(self, method: bytes, target: bytes, lines: list[bytes]) -> None:
@@ -44,6 +45,11 @@ class Request:
     def path(self) -> bytes:
         """The target without its query."""
         return self.target.partition(b"?")[0]
+
+    def scheme_over(self, scheme: bytes) -> bytes:
+        """http or https, by which the client asks: what a trusted proxy says, or that of the connection."""
+        said = self.forwarded_proto.lower()
+        return said if said in (b"http", b"https") else scheme
 
     def header(self, name: bytes) -> bytes | None:
         """The value of a field that is passed on, by lower-case name; several are joined with a comma."""

@@ -53,6 +53,11 @@ class RateLimit:
         buckets[key] = full_at + self._spacing
         return 0.0
 
+    def wait(self, key: Hashable, now: float) -> float:
+        """The seconds until there is a token, 0.0 if there is one. Takes none."""
+        full_at = self._full_at.get(key)
+        return 0.0 if full_at is None else max(0.0, full_at - now - self._patience)
+
     def _make_room(self, now: float) -> float:
         """Forgets up to two that are full, so that the table shrinks again; what a newcomer starts from."""
         buckets = self._full_at

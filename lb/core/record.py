@@ -70,6 +70,7 @@ class ExchangeRecord:
         "status",
         "target",
         "tls",
+        "user",
         "view",
     )
 
@@ -85,6 +86,7 @@ class ExchangeRecord:
         self.host = b""
         self.target = b"-"
         self.route = ""
+        self.user = ""  # who has logged in at the route
         self.pool = ""
         self.status = 0  # that the client got; 0: none
         self.failure: Failure | None = None

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from random import Random
 
+from lb.core.access import BasicAuth, Networks
+from lb.core.answers import ErrorPage, FixedAnswer, Redirect
+from lb.core.edits import Edits
 from lb.core.message import Request
 from lb.core.pool import Pool
 from lb.core.rate import RateLimit
@@ -27,6 +30,7 @@ class Match:
     path_prefix: str = "/"
     methods: Sequence[str] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    scheme: str = ""
 
     def conditions(self) -> list[Condition]:
         """One test for each part that is set: what isn't asked for costs nothing."""
@@ -40,6 +44,9 @@ class Match:
             found.append(lambda request: request.method in methods)
         for name, value in self.headers.items():
             found.append(_header_is(name.lower().encode(), value.encode()))
+        if self.scheme:
+            scheme = self.scheme.encode()
+            found.append(lambda request: request.scheme == scheme)
         return found
 
 
@@ -114,8 +121,27 @@ class Target:
         self.retries = retries
 
 
+@dataclass(frozen=True, slots=True)
+class RouteRules:
+    """What a route asks of its requests, and does to them, beside sending them to a pool. Each is None where
+    it isn't asked for, and a route without any has no rules at all.
+
+    In this order: who may come in (`networks`), how large a body may be (`body`, in bytes), who has to log in
+    (`auth`), and an answer that needs no backend. `pages` are bodies for our own errors, by status.
+    """
+
+    networks: Networks | None = None
+    body: int | None = None
+    auth: BasicAuth | None = None
+    answer: FixedAnswer | Redirect | None = None
+    request: Edits | None = None
+    response: Edits | None = None
+    host: bytes = b""  # that the backend gets in place of the client's
+    pages: Mapping[int, ErrorPage] | None = None
+
+
 class Route:
-    """A match, and where it leads: one pool, or several by share."""
+    """A match, and where it leads: one pool, or several by share; or to an answer of its own."""
 
     __slots__ = (
         "_conditions",
@@ -125,6 +151,7 @@ class Route:
         "match",
         "name",
         "quota",
+        "rules",
         "strip",
         "target",
     )
@@ -137,11 +164,13 @@ class Route:
         rng: Random | None = None,
         name: str = "",
         quota: Quota | None = None,
+        rules: RouteRules | None = None,
     ) -> None:
         self.match = match
         self.name = name
         self.strip = strip_prefix.rstrip("/").encode()
         self.quota = quota
+        self.rules = rules
         self.target: Target | None = targets[0] if len(targets) == 1 else None
         self._targets = tuple(targets)
         self._cumulative = list(accumulate([target.share for target in targets]))
@@ -167,14 +196,18 @@ class Route:
 class Routes:
     """The table. `catch_all` is the first route if it takes all: then there is nothing to match."""
 
-    __slots__ = ("_routes", "catch_all")
+    __slots__ = ("_by_scheme", "_routes", "catch_all")
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = tuple(routes)
+        self._by_scheme = bool([route for route in routes if route.match.scheme])
         first = self._routes[0] if self._routes else None
         self.catch_all = first if first is not None and not first.match.conditions() else None
 
-    def find(self, request: Request) -> Route | None:
+    def find(self, request: Request, scheme: bytes = b"http") -> Route | None:
+        """The first that matches. `scheme` is that of the connection that the request came over."""
+        if self._by_scheme:
+            request.scheme = request.scheme_over(scheme)
         for route in self._routes:
             if route.matches(request):
                 return route

@@ -100,6 +100,7 @@ class AccessLog:
         return (
             f'{{"time":"{self._second_text}{int((now - second) * 1e3):03d}Z",'
             f'"request_id":"{exchange.id.decode()}","client":{names[exchange.client]},'
+            f'"user":{names[exchange.user] if exchange.user else "null"},'
             f'"listener":{names[exchange.listener]},'
             f'"tls":{names[exchange.tls] if exchange.tls else "null"},"method":{values[exchange.method]},'
             f'"host":{values[exchange.host]},'

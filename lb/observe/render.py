@@ -31,6 +31,7 @@ def as_dict(exchange: ExchangeRecord, epoch: float) -> dict[str, Any]:
         "id": _text(exchange.id),
         "time": iso_time(epoch + started),
         "client": exchange.client,
+        "user": exchange.user or None,
         "listener": exchange.listener,
         "method": _text(exchange.method),
         "host": _text(exchange.host),
@@ -141,13 +142,14 @@ def _heading(record: dict[str, Any]) -> Iterator[str]:
     yield ""
     policy = f" (policy {record['policy']})" if record["policy"] else ""
     route = f"route {record['route']}, " if record["route"] else ""
+    user = f"{record['user']} at " if record.get("user") else ""
     received = f", {_bytes(record['bytes_in'])} of body" if record["bytes_in"] else ""
     yield from _columns(
         [
             ("  asked", f"{record['method']} {record['host']}{record['target']}{received}"),
-            ("  by", f"{record['client']}, through {record['listener']}"),
+            ("  by", f"{user}{record['client']}, through {record['listener']}"),
             ("  at", record["time"]),
-            ("  led to", f"{route}pool {record['pool']}{policy}" if record["pool"] else "no pool"),
+            ("  led to", f"{route}pool {record['pool']}{policy}" if record["pool"] else f"{route}no pool"),
             ("  got", _outcome(record)),
         ]
     )

@@ -1,34 +1,27 @@
-"""The answers that we make ourselves: short, with the failure's name and the request's ID."""
+"""The answers that we make ourselves: for failures short ones, with the failure's name and the request's ID,
+unless a route has others; and those that a route has in place of a pool's."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from http import HTTPStatus
 from math import ceil
 from time import gmtime, strftime, time
 from typing import Final
 
+from lb.core.answers import ErrorPage, FixedAnswer, Redirect
 from lb.core.failure import METHOD_NOT_ALLOWED, Failure
 from lb.core.message import Response
 from lb.wire.fields import members
 
 _PHRASES = {
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Content Too Large",
+    **{status.value: status.phrase for status in HTTPStatus},
+    413: "Content Too Large",  # RFC 9110, section 15.5.14
     414: "URI Too Long",
-    417: "Expectation Failed",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-    505: "HTTP Version Not Supported",
-    508: "Loop Detected",
+    422: "Unprocessable Content",
 }
+_NO_BODY = (204, 205, 304)
 
 _ALLOW = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
@@ -54,16 +47,32 @@ dates: Final = Dates()
 
 
 def answer(
-    failure: Failure, request_id: bytes, accept: bytes | None, retry_after: float = 0.0
+    failure: Failure,
+    request_id: bytes,
+    accept: bytes | None,
+    retry_after: float = 0.0,
+    page: ErrorPage | None = None,
+    challenge: bytes = b"",
 ) -> tuple[Response, bytes]:
-    """Head and body for a failure: JSON where the client's Accept names it, else text.
+    """Head and body for a failure: JSON where the client's Accept names it, else text; or the page for it.
 
-    `retry_after` is in how many seconds it is worth another try; 0.0 where nobody knows.
+    `retry_after` is in how many seconds it is worth another try; 0.0 where nobody knows. `challenge` is the
+    line that asks for a login.
 
     Nothing in it tells an address of the inside.
     """
-    phrase = _PHRASES.get(failure.status, "Error")
-    if accept is not None and _wants_json(accept):
+    phrase = _phrase(failure.status)
+    if page is not None:
+        kind = page.content_type
+        body = page.render(
+            {
+                "request_id": request_id,
+                "status": b"%d" % failure.status,
+                "failure": failure.name.encode(),
+                "message": failure.message.encode(),
+            }
+        )
+    elif accept is not None and _wants_json(accept):
         kind = b"application/json"
         fields = {
             "status": failure.status,
@@ -85,6 +94,8 @@ def answer(
     ]
     if retry_after:
         lines.append(b"Retry-After: %d" % ceil(retry_after))
+    if challenge:
+        lines.append(challenge)
     if failure is METHOD_NOT_ALLOWED:
         lines.append(_ALLOW)
     return Response(failure.status, lines, len(body)), body
@@ -93,6 +104,26 @@ def answer(
 def options() -> Response:
     """What this hop can do, for an OPTIONS that was to go no further."""
     return Response(200, [b"HTTP/1.1 200 OK", _ALLOW, b"Content-Length: 0", dates.line()], 0)
+
+
+def own_answer(found: FixedAnswer | Redirect, values: Mapping[str, bytes]) -> tuple[Response, bytes]:
+    """Head and body of what a route answers itself. `values` are those of the placeholders."""
+    lines = [f"HTTP/1.1 {found.status} {_phrase(found.status)}".encode(), dates.line()]
+    if isinstance(found, Redirect):
+        lines += [b"Location: " + found.location(values), b"Content-Length: 0"]
+        return Response(found.status, lines, 0), b""
+    body = found.body
+    if found.status not in _NO_BODY:
+        lines.append(b"Content-Length: %d" % len(body))
+    elif found.status == 205:  # RFC 9110, section 15.3.6: it has none, and has to say so
+        lines.append(b"Content-Length: 0")
+    if body:
+        lines.append(b"Content-Type: " + found.content_type)
+    return Response(found.status, lines, len(body)), body
+
+
+def _phrase(status: int) -> str:
+    return _PHRASES.get(status, "Error" if status >= 400 else "OK")
 
 
 def _wants_json(accept: bytes) -> bool:

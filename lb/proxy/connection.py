@@ -12,6 +12,7 @@ import struct
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
+from lb.core.access import client_key
 from lb.core.failure import REQUEST_TIMEOUT, SHUTTING_DOWN, Failure
 from lb.core.identity import plain_address
 from lb.core.message import Request
@@ -80,9 +81,11 @@ class ClientConnection:
     __slots__ = (
         "_arrival",
         "_closing",
+        "_counted",
         "_exchange",
         "_half_closed",
         "_head_begun",
+        "_left",
         "_listener",
         "_options",
         "_port",
@@ -112,6 +115,10 @@ class ClientConnection:
         self.plane = plane
         self._listener = listener
         self._options = listener.options
+        self._left = (
+            listener.options.requests
+        )  # that may still come; 0: any number, -1: the last one has come
+        self._counted = ""  # as which client
         self.listener_name = listener.name
         self._exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None  # where the connection has switched to another protocol
@@ -145,6 +152,13 @@ class ClientConnection:
         plane.connections.add(self)
         plane.sweeper.watch(self)
         self._listener.stats.connections += 1
+        most = self._options.per_client
+        if most and not self.trusted and not self._listener.listening.path:
+            key = client_key(self.peer)
+            if self._listener.crowd.enter(key, most):
+                self._counted = key
+            else:
+                self.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -159,7 +173,10 @@ class ClientConnection:
         else:
             codec.feed(data)
             if codec.reading_body and not codec.paused:
-                self.deadline = monotonic() + self._options.request_body
+                latest = monotonic() + self._options.request_body
+                rate = self._options.body_rate
+                # Each byte buys some time, up to that: who sends too few runs out of it.
+                self.deadline = min(self.deadline + len(data) / rate, latest) if rate else latest
 
     def _await_head(self) -> None:
         """If the beginning of a head is here: the client has so long for the rest of it."""
@@ -210,6 +227,8 @@ class ClientConnection:
         self.plane.connections.discard(self)
         self.plane.sweeper.unwatch(self)
         self._listener.stats.connections -= 1
+        if self._counted:
+            self._listener.crowd.leave(self._counted)
         self._closing = True
         self.codec.close()
         if self.tunnel is not None:
@@ -279,6 +298,11 @@ class ClientConnection:
             if client != self.peer:
                 exchange.client = client
         self.deadline = NEVER if end else now + self._options.request_body
+        if self._left > 0:
+            self._left -= 1
+            if not self._left:
+                self._left = -1
+                self.codec.keep_alive = False
         exchange.begin(self, request, data, end)
         return exchange
 
@@ -312,9 +336,9 @@ class ClientConnection:
                 self._await_head()
             if self._half_closed and not self.busy:
                 self._close()
-        elif exchange.request_complete or self._half_closed:
+        elif (exchange.request_complete and self._left >= 0) or self._half_closed:
             self._close()
-        else:
+        else:  # it may be sending still: a body, or what it doesn't know to be one request too many
             self._linger()
 
     def _close(self, whole: bool = True) -> None:

@@ -6,34 +6,43 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from lb.core.answers import Redirect
 from lb.core.backend import Backend
+from lb.core.edits import set_host
 from lb.core.failure import (
     AT_LIMIT,
+    BAD_HOST,
+    BODY_TOO_LARGE,
     CLIENT_GONE,
     EXCHANGE_TIMEOUT,
+    FORBIDDEN,
     NO_ROUTE,
     QUEUE_TIMEOUT,
     RATE_LIMITED,
     SHUTTING_DOWN,
+    UNAUTHORIZED,
     Failure,
 )
 from lb.core.identity import well_formed_id
 from lb.core.message import Request, Response
 from lb.core.record import ExchangeRecord
-from lb.core.route import Target
-from lb.proxy.answer import answer, dates, options
+from lb.core.route import Route, RouteRules, Target
+from lb.proxy.answer import answer, dates, options, own_answer
 from lb.proxy.attempt import Attempt
 from lb.proxy.forward import client_header, forwarded_fields, rewritten
+from lb.proxy.placeholders import values_of
 from lb.proxy.retry import Retry
 from lb.proxy.timeouts import NEVER
 from lb.proxy.tunnel import Tunnel
 from lb.proxy.upload import Upload
 from lb.proxy.upstream import UpstreamConnection
+from lb.wire.fields import without
 
 if TYPE_CHECKING:
     from lb.proxy.connection import ClientConnection
 
 _TRY_AGAIN: Final = 1.0  # seconds in which a place may well be free
+_AUTHORIZATION: Final = b"authorization"
 _HELD: Final = 65536  # bytes of a request's body that are taken while there is no connection to a backend yet
 
 
@@ -51,6 +60,7 @@ class Exchange(ExchangeRecord):
         "_request",
         "_response_begun",
         "_retry",
+        "_route",
         "_target",
         "_tried",
         "_upload",
@@ -63,6 +73,7 @@ class Exchange(ExchangeRecord):
         ExchangeRecord.__init__(self, started, connection.listener_name, connection.client, connection.tls)
         self._connection: ClientConnection | None = connection
         self._request: Request | None = None
+        self._route: Route | None = None  # where it has rules
         self._target: Target | None = None
         self._attempt: Attempt | None = None
         self._tried: tuple[Attempt, ...] = ()
@@ -87,16 +98,84 @@ class Exchange(ExchangeRecord):
         if end:
             self.request_complete = True
             self.received_at = self.started
-        route = plane.catch_all or plane.routes.find(request)
+        route = plane.catch_all or plane.routes.find(request, connection.scheme)
         if route is None:
             self.fail(NO_ROUTE)
             return
         self.route = route.name
+        rules = route.rules
+        if rules is not None:
+            self._route = route
         if route.quota is not None:
             seconds = route.quota.take(request, self.client, self.started)
             if seconds:
                 self.fail(RATE_LIMITED, seconds)
                 return
+        if rules is not None and not self._admitted(connection, request, rules, data, end):
+            return
+        self._forward(connection, request, route, data, end)
+
+    def _admitted(
+        self, connection: ClientConnection, request: Request, rules: RouteRules, data: bytes, end: bool
+    ) -> bool:
+        """Whether the route's rules let it through to a pool. If not, it has its answer, or waits until its
+        password has been checked."""
+        if rules.networks is not None and not rules.networks.admit(self.client):
+            self.fail(FORBIDDEN)
+            return False
+        if rules.body is not None:
+            if request.length > rules.body:
+                self.fail(BODY_TOO_LARGE)
+                return False
+            connection.codec.limit_body(rules.body)
+        if rules.auth is not None:
+            given = request.header(_AUTHORIZATION)
+            verdict = connection.plane.logins.judge(rules.auth, given, self.client, self)
+            if verdict.failure is not None:
+                self.fail(verdict.failure, verdict.retry_after)
+                return False
+            if not verdict.user:
+                if data or not end:
+                    upload = self._upload = Upload(0)
+                    upload.wait(data)
+                return False
+            self.user = verdict.user
+        return self._for_pool(connection, request, rules)
+
+    def on_login(self, user: str, failure: Failure | None, retry_after: float) -> None:
+        """Its password has been checked."""
+        connection, request, route = self._connection, self._request, self._route
+        if connection is None or request is None or route is None or route.rules is None:
+            return
+        self.user = user
+        if failure is not None:
+            self.fail(failure, retry_after)
+        elif self._for_pool(connection, request, route.rules):
+            self._forward(connection, request, route, b"", self.request_complete)
+
+    def _for_pool(self, connection: ClientConnection, request: Request, rules: RouteRules) -> bool:
+        """Answers where the route itself does, and returns false; else readies the request for the pool."""
+        values = values_of(self, request, connection.scheme)
+        if rules.answer is not None:
+            if isinstance(rules.answer, Redirect) and rules.answer.needs_host and not self.host:
+                self.fail(BAD_HOST)  # HTTP/1.0 may come without
+            else:
+                self._answer(connection, *own_answer(rules.answer, values()))
+            return False
+        if rules.auth is not None and not rules.auth.pass_on:
+            request.lines[1:] = without(request.lines[1:], (_AUTHORIZATION,))
+        if rules.host:
+            set_host(request.lines, rules.host)
+            request.host = request.host or rules.host
+        if rules.request is not None:
+            rules.request.apply(request.lines, values)
+        return True
+
+    def _forward(
+        self, connection: ClientConnection, request: Request, route: Route, data: bytes, end: bool
+    ) -> None:
+        """On to the route's pool, with what there is of the body, if it isn't kept already."""
+        plane = connection.plane
         self._target = target = route.target or route.choose()
         pool = target.pool
         self.pool = pool.name
@@ -104,9 +183,12 @@ class Exchange(ExchangeRecord):
             rewritten(request, route)
         if pool.key_of is not None:
             request.key = pool.key_of(request, self.client)
-        if data or not end:
+        upload = self._upload
+        if data or not end or upload is not None:
             retries = target.retries
-            self._upload = upload = Upload(retries.body if retries is not None else 0)
+            if upload is None:
+                self._upload = upload = Upload(0)
+            upload.most = retries.body if retries is not None else 0
             if data:
                 upload.wait(data)
         if pool.budget is not None:
@@ -294,9 +376,17 @@ class Exchange(ExchangeRecord):
             extra += b"\r\nX-Backend: " + attempt.backend.id.encode()
         if not response.dated:  # RFC 9110, section 6.6.1
             extra += b"\r\n" + dates.line()
+        if self._route is not None:
+            self._edit(connection, self._route, response)
         codec.send_head(response, extra, data, end)
         if end:
             self._finish(now)
+
+    def _edit(self, connection: ClientConnection, route: Route, response: Response) -> None:
+        """The route's changes of a response's head."""
+        rules = route.rules
+        if rules is not None and rules.response is not None:
+            rules.response.apply(response.lines, values_of(self, self._request, connection.scheme))
 
     def on_response_data(self, data: bytes) -> None:
         if self._connection is not None:
@@ -413,14 +503,28 @@ class Exchange(ExchangeRecord):
         if self._response_begun:
             connection.codec.close()
             connection.cut()
-        else:
-            if not self.request_complete or connection.plane.draining:
-                connection.codec.keep_alive = False
-            self.status = failure.status
-            accept = request.header(b"accept") if request is not None else None
-            response, body = answer(failure, self.id, accept, retry_after)
-            self.bytes_out = 0 if self.method == b"HEAD" else len(body)
-            connection.codec.send_head(response, connection.plane.id_field + self.id, body, True)
+            self._finish(monotonic())
+            return
+        accept = request.header(b"accept") if request is not None else None
+        rules = self._route.rules if self._route is not None else None
+        pages = connection.plane.pages
+        if rules is not None and rules.pages is not None:
+            pages = rules.pages
+        challenge = b""
+        if failure is UNAUTHORIZED and rules is not None and rules.auth is not None:
+            challenge = rules.auth.challenge
+        page = pages.get(failure.status) if pages else None
+        self._answer(connection, *answer(failure, self.id, accept, retry_after, page, challenge))
+
+    def _answer(self, connection: ClientConnection, response: Response, body: bytes) -> None:
+        """An answer that we make ourselves."""
+        if not self.request_complete or connection.plane.draining:
+            connection.codec.keep_alive = False
+        self.status = response.status
+        self.bytes_out = 0 if self.method == b"HEAD" else len(body)
+        if self._route is not None:
+            self._edit(connection, self._route, response)
+        connection.codec.send_head(response, connection.plane.id_field + self.id, body, True)
         self._finish(monotonic())
 
     def answer_options(self, connection: ClientConnection, request: Request) -> None:
@@ -442,6 +546,7 @@ class Exchange(ExchangeRecord):
         connection = self._connection
         assert connection is not None
         self._connection = self._request = self._target = self._attempt = self._upload = self._retry = None
+        self._route = None
         self._tried = ()
         self.ended = now
         if self.deadline < NEVER:

@@ -122,11 +122,6 @@ def _is_x_forwarded(line: bytes) -> bool:
     return line[:12].lower() == b"x-forwarded-" or line[:10].lower() == b"x-real-ip:"
 
 
-def scheme_of(connection: ClientConnection, request: Request) -> bytes:
-    """By which scheme the client came: what a trusted proxy says, or else how it came to us."""
-    return request.forwarded_proto or connection.scheme
-
-
 def client_header(connection: ClientConnection, client: str, version: int) -> bytes:
     """The PROXY protocol's word for the client: who really asked, by what trusted proxies say. Only of who
     is connected to us a port is known."""

@@ -9,6 +9,7 @@ from typing import Protocol, cast
 
 from lb.core.message import Limits
 from lb.proxy.connection import ClientConnection
+from lb.proxy.crowd import Crowd
 from lb.proxy.door import Door
 from lb.proxy.entrance import Entrance, Senders, Tls
 from lb.proxy.plane import Plane
@@ -28,6 +29,9 @@ class ListenerOptions:
     limits: Limits = field(default_factory=Limits)
     tls: Tls | None = None
     proxy_protocol: Senders | None = None  # None: there is no header
+    requests: int = 0  # that a connection may bring; 0: any number
+    per_client: int = 0  # connections that a client may have at a time; 0: any number
+    body_rate: float = 0.0  # bytes of a body a second that a client has to bring on average; 0.0: any
 
     def same_entrance(self, other: ListenerOptions) -> bool:
         """Whether clients have to say the same before their first request, and are believed the same."""
@@ -67,6 +71,7 @@ class Listener:
         self.stats = stats_of(self.name)
         self.handshakes: dict[Entrance, None] = {}  # under way, the oldest first
         self.successor: Listener | None = None  # on the same address, with another entrance
+        self.crowd = Crowd(self.name)
         self._servers: list[asyncio.Server] = []
 
     async def open(self) -> None:

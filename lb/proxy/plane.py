@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from time import time
 from typing import TYPE_CHECKING, Protocol
 
+from lb.core.answers import ErrorPage
 from lb.core.backend import Backend
 from lb.core.identity import Proxies, RequestIds
 from lb.core.pool import Pool
 from lb.core.record import Observer
 from lb.core.route import Routes
 from lb.proxy.forward import EITHER, X_FORWARDED
+from lb.proxy.logins import Logins
 from lb.proxy.timeouts import Sweeper
 from lb.proxy.upstream import Upstream, UpstreamOptions
 from lb.wire.fields import request_rules, response_rules
@@ -69,6 +71,8 @@ class Plane:
     ) -> None:
         self.loop = loop
         self.sweeper = Sweeper(loop)
+        self.logins = Logins(loop)
+        self.pages: Mapping[int, ErrorPage] = {}  # bodies for our own errors, where no route has others
         self.ids = RequestIds(time)
         self.connections: set[Connection] = set()
         self._identify(identification)
@@ -125,6 +129,7 @@ class Plane:
     async def close(self) -> None:
         """Cuts what is still there; who has no answer yet gets a 503."""
         self.sweeper.stop()
+        self.logins.close()
         for connection in list(self.connections):
             connection.shut()
         await asyncio.sleep(0.05)  # for these last words, and for the event loop to tell of what was cut

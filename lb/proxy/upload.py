@@ -12,10 +12,10 @@ class Upload:
     one the beginning is gone, and with it the right to another attempt.
     """
 
-    __slots__ = ("_most", "_pieces", "lost", "size", "trailers")
+    __slots__ = ("_pieces", "lost", "most", "size", "trailers")
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._pieces: list[bytes] = []
         self.size = 0  # bytes that are kept
         self.lost = False  # whether something was sent that isn't kept any more
@@ -40,7 +40,7 @@ class Upload:
             self._forget_if_long()
 
     def _forget_if_long(self) -> None:
-        if self.size > self._most:
+        if self.size > self.most:
             self._pieces = []
             self.size = 0
             self.lost = True

@@ -62,6 +62,7 @@ class ServerCodec:
         "_handler",
         "_left",
         "_limits",
+        "_most",
         "_parser",
         "_request",
         "_rules",
@@ -100,6 +101,7 @@ class ServerCodec:
         self._request: Request | None = None
         self._body: RequestSink | None = None
         self._left = 0  # bytes of the body to come
+        self._most: int | None = None  # that a chunked body may have
         self._chunked: ChunkedReader | None = None
         self._chunking = False  # whether the response is being sent chunked
         self._feeding = False
@@ -224,6 +226,7 @@ class ServerCodec:
             self.received = 0
             self._state = READ_CHUNKED
             self._chunked = ChunkedReader(self._rules, request.named)
+            self._most = self._limits.body
             self._body = self._handler.on_head(request, b"", False)
         elif len(rest) >= length:
             self.received = length
@@ -288,7 +291,7 @@ class ServerCodec:
             sink.on_error(BAD_FRAMING)
             return b""
         self.received += len(content)
-        if self._limits.body is not None and self.received > self._limits.body:
+        if self._most is not None and self.received > self._most:
             self.close()
             sink.on_error(BODY_TOO_LARGE)
             return b""
@@ -300,6 +303,11 @@ class ServerCodec:
         if reader.done:
             sink.on_end(reader.trailers)
         return rest
+
+    def limit_body(self, most: int) -> None:
+        """The present request's body may have at most so many bytes, if not fewer already. Its length, where
+        it is known, has been judged by who says so."""
+        self._most = most if self._most is None else min(self._most, most)
 
     def refuse(self, failure: Failure, start: bytes) -> None:
         """Gives up on what the client sends; the handler answers, and nothing is read after it."""

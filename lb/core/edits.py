@@ -1,0 +1,57 @@
+"""Header fields that a route adds, sets and removes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from lb.core.template import Template
+
+Values = Callable[[], Mapping[str, bytes]]
+
+
+class Edits:
+    """Changes of the field lines of a head, in this order: `remove`, `set`, `add`.
+
+    Names are taken without regard to case. A value may have placeholders; only then somebody is asked for
+    what they stand for.
+    """
+
+    __slots__ = ("_filled", "_gone", "_lines")
+
+    def __init__(
+        self,
+        set_: Mapping[str, str] | None = None,
+        add: Mapping[str, Sequence[str]] | None = None,
+        remove: Iterable[str] = (),
+    ) -> None:
+        self._gone = frozenset([name.lower().encode() for name in (*remove, *(set_ or ()))])
+        self._lines: list[bytes] = []  # that are always the same
+        self._filled: list[tuple[bytes, Template]] = []
+        for name, value in (set_ or {}).items():
+            self._put(name, value)
+        for name, values in (add or {}).items():
+            for value in values:
+                self._put(name, value)
+
+    def _put(self, name: str, value: str) -> None:
+        template = Template(value)
+        start, constant = name.encode() + b": ", template.constant
+        if constant is None:
+            self._filled.append((start, template))
+        else:
+            self._lines.append(start + constant)
+
+    def apply(self, lines: list[bytes], values: Values) -> None:
+        """Changes the lines of a head, whose first one is no field."""
+        gone = self._gone
+        if gone:
+            lines[1:] = [line for line in lines[1:] if line.partition(b":")[0].lower() not in gone]
+        lines += self._lines
+        if self._filled:
+            found = values()
+            lines += [start + template.render(found) for start, template in self._filled]
+
+
+def set_host(lines: list[bytes], host: bytes) -> None:
+    """Another Host in a request's head, as its first field (RFC 9110, section 7.2)."""
+    lines[1:] = [b"Host: " + host, *[line for line in lines[1:] if line[:5].lower() != b"host:"]]
