@@ -119,7 +119,7 @@ def _kind(form: _Schema, models: _Schema) -> str:
         return "`off`"
     if "enum" in form:
         return " or ".join(
-            f"`{word}`" for word in form["enum"] if isinstance(word, str) and word not in _SWITCHES
+            f"`{word}`" for word in form["enum"] if type(word) is not bool and word not in _SWITCHES
         ) or ("`true` or `false`")
     if form.get("type") == "integer":
         return f"whole number, {form['minimum']} to {form['maximum']}"

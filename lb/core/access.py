@@ -99,7 +99,7 @@ def credentials(authorization: bytes) -> tuple[str, bytes] | None:
     What was sent as Latin-1 by an old client isn't read: we say `charset="UTF-8"`.
     """
     match = _basic(authorization)
-    if match is None or len(authorization) > _LONGEST_CREDENTIALS:
+    if match is None or len(match[1]) % 4 or len(match[1]) > _LONGEST_CREDENTIALS:
         return None
     try:
         plain = b64decode(match[1], validate=True)
@@ -116,8 +116,8 @@ class BasicAuth:
     """Users with the hashes of their passwords, and what is known already of who has logged in (RFC 7617).
 
     A hash takes its time, so that a good password is remembered for a while, as a keyed hash of its own: the
-    key is drawn anew in each process and told to nobody. A wrong one isn't remembered. `failures` is how often
-    a client may be wrong.
+    key is drawn anew in each process and told to nobody. A wrong one isn't remembered. `failures` is how
+    often a client may be wrong.
     """
 
     REMEMBERED = 4096  # logins

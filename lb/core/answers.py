@@ -27,9 +27,9 @@ _not_in_a_uri = re.compile(rb"[^!#$%&\'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]")
 class Redirect:
     """Sends the client elsewhere: to `location`, a text with placeholders.
 
-    What is filled in can't change the host that was meant. Where the text has none, the location stays a path:
-    of slashes in front one is left, since `//elsewhere` would be a host (RFC 3986, section 4.2), and a
-    backslash is written `%5C`, since browsers take it for a slash.
+    What is filled in can't change the host that was meant. Where the text has none, the location stays a
+    path: of slashes in front one is left, since `//elsewhere` would be a host (RFC 3986, section 4.2), and
+    a backslash is written `%5C`, since browsers take it for a slash.
     """
 
     __slots__ = ("_absolute", "_template", "status")

@@ -40,8 +40,8 @@ class Arrival:
     """Who has come, and how: what is known of a connection before its first request.
 
     `peer` and `port` are where the connection is from, as the PROXY protocol or else the kernel says;
-    `client` is how the log names it. `tls` is the version that is spoken, and `fields` what is told of the client's
-    certificate: lines with a line end in front.
+    `client` is how the log names it. `tls` is the version that is spoken, and `fields` what is told of the
+    client's certificate: lines with a line end in front.
     """
 
     __slots__ = ("client", "fields", "peer", "port", "scheme", "tls")

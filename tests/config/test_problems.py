@@ -190,13 +190,17 @@ ROUTES = [
     ("{split: ▸{}}", "split: needs at least one"),
     ("{split: ▸p}", "split: must be a mapping, not 'p'"),
     ("{pool: p, ▸split: {p: 1}}", "split: stands beside pool, but a route has only one of the two"),
-    ("▸{}", "needs a pool, as in pool: NAME, or a split, as in split: {NAME: 95, OTHER: 5}"),
+    (
+        "▸{}",
+        "needs a pool, as in pool: NAME, or a split, as in split: {NAME: 95, OTHER: 5}, "
+        "or an answer: respond or redirect",
+    ),
     ("{▸pol: p}", "pol: unknown key (did you mean pool?)"),
     ("▸p", "must be a mapping, not 'p'"),
     ("{pool: p, match: ▸/v1}", "match: must be a mapping, not '/v1'"),
     (
         "{pool: p, match: {▸path: /v1}}",
-        "match.path: unknown key (known here: hosts, path_prefix, methods, headers)",
+        "match.path: unknown key (known here: hosts, path_prefix, methods, headers, scheme)",
     ),
     (
         "{pool: p, match: {path_prefix: ▸v1}}",
@@ -532,7 +536,8 @@ def test_at_the_top(text, message):
     if message.endswith("reload: unknown key"):
         message += (
             " (known here: workers, watch, max_connections, listeners, trusted_proxies, forwarded, "
-            "request_id, expose_backend, request_records, access_log, admin, registry, drain, routes, pools)"
+            "request_id, expose_backend, request_records, access_log, admin, registry, drain, routes, errors, "
+            "pools)"
         )
     assert_problems(text, message)
 

@@ -268,7 +268,7 @@ SECTIONS: list[tuple[type[Section], str]] = [
 ]
 ELSEWHERE = {"pools", "routes", "pool", "split", "bind", "backends", "balancer", "address", "requests", "id"}
 """Keys that refer to others, that must be given, or that the texts have already."""
-ONLY_THE_LOADER = {"trusted_proxies", "host", "hosts"}
+ONLY_THE_LOADER = {"trusted_proxies", "host", "hosts", "allow", "deny", "file", "users"}
 """What no pattern can say."""
 
 

@@ -100,3 +100,14 @@ def test_all_together_pass_no_more_than_the_places_allow(
 def test_nonsense_is_refused(rate: float, burst: int, most: int) -> None:
     with pytest.raises(ValueError, match="positive"):
         RateLimit(rate, burst, most)
+
+
+def test_how_long_to_wait_can_be_asked_without_taking_a_token():
+    limit = RateLimit(rate=2, burst=1)
+    assert limit.wait("a", 0.0) == 0.0
+    assert len(limit) == 0
+    assert limit.take("a", 0.0) == 0.0
+    assert limit.wait("a", 0.0) == limit.wait("a", 0.0) == pytest.approx(0.5)
+    assert limit.wait("b", 0.0) == 0.0
+    assert limit.wait("a", 0.5) == 0.0
+    assert limit.take("a", 0.5) == 0.0

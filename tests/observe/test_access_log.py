@@ -53,6 +53,7 @@ def test_a_line_has_everything():
             "time": "2023-11-14T22:15:00.250Z",
             "request_id": "018bcfe5-0000-7000-8000-000000000001",
             "client": "10.1.2.3",
+            "user": None,
             "listener": "0.0.0.0:8080",
             "tls": None,
             "method": "GET",

@@ -28,6 +28,7 @@ def test_a_plain_exchange_as_dict():
         "id": exchange.id.decode(),
         "time": "2023-11-14T22:15:00.000Z",
         "client": "10.1.2.3",
+        "user": None,
         "listener": "0.0.0.0:8080",
         "method": "GET",
         "host": "api.example.com",
