@@ -9,7 +9,7 @@ HOT := $(wildcard lb/core/*.py lb/wire/*.py lb/proxy/*.py lb/observe/*.py)
 COMPILE := $(BIN)/python setup.py --quiet build_ext --inplace
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-interpreted lint fuzz bench bench-micro clean
+.PHONY: help demo test soak check check-interpreted lint fuzz bench bench-micro clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ demo: $(BUILT) ## three greeters and the balancer, until Ctrl-C; ARGS=--once sto
 
 test: $(BUILT) ## all tests; ARGS goes to pytest, JOBS is how many run at a time
 	$(PYTEST) $(ARGS)
+
+soak: $(BUILT) ## 2,000 clients that are slow on purpose (slowhttptest), a minute each way
+	LB_SLOW_CONNECTIONS=2000 LB_SLOW_SECONDS=60 $(BIN)/python -m pytest tests/e2e/test_slow_clients.py -s $(ARGS)
 
 lint: $(BUILT)
 	$(BIN)/ruff format --check .

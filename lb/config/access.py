@@ -14,6 +14,9 @@ from lb.config.section import AT_KEY, Found, Section, items_of, pairs_of, readab
 from lb.config.values import Network, is_visible, parse_host, parse_network
 from lb.config.written import quoted
 
+_SCALARS = ["string", "number", "boolean"]  # as which text may reach an editor
+_NO_OTHERS: dict[str, Any] = {"additionalProperties": False}
+
 # --- addresses ---
 
 
@@ -83,7 +86,7 @@ class BasicAuth(Section):
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["file"]}, {"required": ["users"]}]})
 
-    realm: Annotated[str, parsed(_realm, "text", "staff")] = Field(
+    realm: Annotated[str, parsed(_realm, "text", "staff", type=_SCALARS)] = Field(
         default="restricted", description="What browsers show when they ask for the password."
     )
     file: Annotated[FileText | None, file_text("users.htpasswd")] = Field(
@@ -166,7 +169,7 @@ def _field(taken: frozenset[str], host: bool = False) -> Written:
             raise ValueError(f"can't change {written}, {why}")
         return written
 
-    return parsed(parse, "the name of a header", "x-team", pattern=f"^{TOKEN.pattern}$")
+    return parsed(parse, "the name of a header", "x-team", pattern=f"^{TOKEN.pattern}$", type=_SCALARS)
 
 
 def _value(names: tuple[str, ...]) -> Written:
@@ -178,7 +181,7 @@ def _value(names: tuple[str, ...]) -> Written:
         Template(written, names)
         return written
 
-    return parsed(parse, "a header value", "{client}", type=["string", "number", "boolean"])
+    return parsed(parse, "a header value", "{client}", type=_SCALARS)
 
 
 _FIXED = ("client", "host", "method", "request_id", "scheme", "user")
@@ -222,10 +225,12 @@ class RequestHeaders(_Changes):
     """Changes of a request's header fields, for the backend: first `remove`, then `set`, then `add`."""
 
     set: Mapping[Annotated[str, _field(_OURS_TO_BACKENDS, host=True)], Annotated[str, _to_backends]] = Field(
-        default_factory=dict, description=f"{_SET} `host` is the name that the backend is asked for."
+        default_factory=dict,
+        description=f"{_SET} `host` is the name that the backend is asked for.",
+        json_schema_extra=_NO_OTHERS,
     )
     add: Mapping[Annotated[str, _request_field], Annotated[tuple[str, ...], _values(_to_backends)]] = Field(
-        default_factory=dict, description=_ADD
+        default_factory=dict, description=_ADD, json_schema_extra=_NO_OTHERS
     )
     remove: tuple[Annotated[str, _request_field], ...] = Field(default=(), description=_REMOVE)
 
@@ -258,10 +263,10 @@ class ResponseHeaders(_Changes):
     """Changes of a response's header fields, whoever made it: first `remove`, then `set`, then `add`."""
 
     set: Mapping[Annotated[str, _response_field], Annotated[str, _to_clients]] = Field(
-        default_factory=dict, description=_SET
+        default_factory=dict, description=_SET, json_schema_extra=_NO_OTHERS
     )
     add: Mapping[Annotated[str, _response_field], Annotated[tuple[str, ...], _values(_to_clients)]] = Field(
-        default_factory=dict, description=_ADD
+        default_factory=dict, description=_ADD, json_schema_extra=_NO_OTHERS
     )
     remove: tuple[Annotated[str, _response_field], ...] = Field(default=(), description=_REMOVE)
 

@@ -13,10 +13,11 @@ from pydantic import Field
 
 from lb.config.fields import OrShort, Written, one_of_numbers, parsed, text_of, whole
 from lb.config.section import AT_KEY, Found, Section, pairs_of, readable
-from lb.config.values import is_visible, parse_statuses
+from lb.config.values import format_size, is_visible, parse_statuses
 from lb.config.written import quoted
 
-_LARGEST = 2**20  # bytes of a file: each answer holds all of it
+_LONGEST_BODY = 2**16  # bytes: as long as it isn't read, each answer holds all of it
+_LONGEST_FILE = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class FileText:
         return self.path
 
 
-def file_text(example: str) -> Written:
+def file_text(example: str, longest: int = _LONGEST_FILE) -> Written:
     """The path of a file, which is read at once."""
     what = "the path of a file"
 
@@ -42,21 +43,23 @@ def file_text(example: str) -> Written:
             raise ValueError(f"must be {what}, not {quoted(path)}")
         try:
             with open(path, "rb") as stream:
-                content = stream.read(_LARGEST + 1)
+                content = stream.read(longest + 1)
         except OSError as error:
             words = os.strerror(error.errno).lower() if error.errno else str(error)
             raise ValueError(f"can't read {path}: {words}") from None
-        if len(content) > _LARGEST:
-            raise ValueError(f"can't be {path}, which is larger than {_LARGEST >> 20} MiB")
+        if len(content) > longest:
+            raise ValueError(f"can't be {path}, which is larger than {format_size(longest)}")
         return FileText(path, content)
 
     return Written(read, {"type": "string", "title": what, "examples": [example]}, str)
 
 
+_word = "[A-Za-z0-9_!#$&^.+-]+"
+_MEDIA_TYPE = rf'{_word}/{_word}( *; *{_word}=("[ !#-\[\]-~]*"|{_word}))*'
+
+
 def _content_type(written: str) -> str:
-    if not re.fullmatch(
-        r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( *; *[\w!#$&^.+-]+=(\"[^\"\\]*\"|[\w!#$&^.+-]+))*", written, re.A
-    ):
+    if not re.fullmatch(_MEDIA_TYPE, written):
         raise ValueError(f"must be a media type such as text/html; charset=utf-8, not {quoted(written)}")
     return written
 
@@ -70,8 +73,16 @@ _KINDS = {
     ".ico": "image/x-icon",
     ".png": "image/png",
 }
-_media_type = parsed(_content_type, "a media type", "text/html; charset=utf-8")
-_body = parsed(str, "text", "Sorry.", types=(NoneType,))
+_media_type = parsed(_content_type, "a media type", "text/html; charset=utf-8", pattern=f"^{_MEDIA_TYPE}$")
+
+
+def _short(written: str) -> str:
+    if len(written.encode()) > _LONGEST_BODY:
+        raise ValueError(f"can't be longer than {format_size(_LONGEST_BODY)}")
+    return written
+
+
+_body = parsed(_short, "text", "Sorry.", types=(NoneType,), type=["string", "number", "boolean"])
 _OF_BODY = "As the file's name ends, or `text/plain; charset=utf-8`, if left out."
 
 
@@ -79,9 +90,9 @@ class _Content(Section):
     """A body: as text, or from a file."""
 
     body: Annotated[str | None, _body] = Field(default=None, description="The body itself.")
-    file: Annotated[FileText | None, file_text("sorry.html")] = Field(
+    file: Annotated[FileText | None, file_text("sorry.html", _LONGEST_BODY)] = Field(
         default=None,
-        description="Or a file that holds it, of at most 1 MiB. It is read at the start and at a reload.",
+        description="Or a file that holds it, of at most 64 KiB. It is read at the start and at a reload.",
     )
     content_type: Annotated[str, _media_type] = Field(default="", description=f"What it is. {_OF_BODY}")
 

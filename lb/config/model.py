@@ -277,6 +277,7 @@ class Config(Section):
         default_factory=dict,
         description="Bodies in place of our own for errors that we answer ourselves, by status. Errors of "
         "backends pass as they are.",
+        json_schema_extra={"additionalProperties": False},
     )
     pools: Mapping[Annotated[str, _pool_name], Pool] = Field(
         min_length=1,

@@ -237,6 +237,7 @@ class Route(Section):
         default_factory=dict,
         description="Bodies in place of our own, by status, beside those of the top level; errors of "
         "backends pass as they are.",
+        json_schema_extra={"additionalProperties": False},
     )
 
     @property

@@ -9,6 +9,7 @@ import trustme
 
 from lb.certificates import CIPHERS
 from lb.config import Config, load, loads
+from lb.config.answers import pages_by_status
 from tests.certificates import write_ca, write_pair
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,18 @@ def resilient(config: Config) -> None:
     assert exports.timeouts_with(pool).response_header == 300
 
 
+def access(config: Config) -> None:
+    secure, robots, internal, admin, upload, rest = config.routes
+    assert secure.redirect is not None
+    assert robots.respond is not None
+    assert (len(internal.allow), len(internal.deny)) == (3, 1)
+    assert admin.basic_auth is not None
+    assert list(admin.basic_auth.hashes) == ["alice"]
+    assert upload.limits.body == 2**20
+    assert rest.headers.request.host == "greeter.internal"
+    assert pages_by_status(config.errors)[503].media_type == "text/html; charset=utf-8"
+
+
 def workers(config: Config) -> None:
     assert (config.workers, config.watch, config.max_connections) == ("auto", True, 20_000)
 
@@ -102,7 +115,8 @@ def full(config: Config) -> None:
     sections += [config.admin, config.drain, pool, pool.backends[1], pool.health_check, pool.timeouts]
     sections += [pool.keepalive, pool.balancer, pool.retries, pool.outlier_detection, pool.limits]
     route = config.routes[0]
-    sections += [route.match, route.timeouts, route.rate_limit, config.forwarded, canary.tls]
+    sections += [route.match, route.timeouts, route.rate_limit, config.forwarded, canary.tls, route.limits]
+    sections += [route.headers, route.headers.request, route.headers.response, config.routes[1].redirect]
     for section in sections:
         assert section is not None
         fields = set(type(section).model_fields) - {"options"}
@@ -126,6 +140,7 @@ def registry(config: Config) -> None:
 
 CHECKS = (
     registry,
+    access,
     minimal,
     sidecar,
     routes,

@@ -26,6 +26,8 @@ from lb.config import (
     json_schema,
     loads,
 )
+from lb.config.access import BasicAuth, RequestHeaders, ResponseHeaders, RouteLimits
+from lb.config.answers import Respond
 from lb.config.loader import parse
 from lb.config.reference import reference
 from lb.config.section import Section
@@ -79,6 +81,7 @@ def test_it_accepts_every_example(path):
     VALIDATOR.validate(yaml.safe_load(path.read_text()))  # and as YAML 1.1 reads it: off is false
 
 
+HASH = "$pbkdf2-sha256$1212$4vjV83LKPjQzk31VI4E0Vw$hsYF68OiOUPdDZ1Fg.fJPeq1h/gXXY7acBp9/6c.tmQ"
 POOL = "pools: {p: {backends: ['h:1']}}\n"
 RIGHT = [
     "",
@@ -104,6 +107,15 @@ RIGHT = [
     "routes: [{pool: p, retries: {attempts: 10}}]\n",
     "routes: [{pool: p, rate_limit: {requests: 1, per: 1m, burst: 2, key: route}}]\n",
     "routes: [{pool: p, rate_limit: {requests: 1, key: 'header:X-Key'}}]\n",
+    "routes: [{redirect: 'https://{host}{path}', match: {scheme: http}}]\n",
+    "routes: [{redirect: {to: /x, status: 308}, allow: [10.0.0.0/8, unix], deny: ['::1']}]\n",
+    "routes: [{respond: {}}]\n",
+    "routes: [{respond: {status: 410, body: gone, content_type: text/plain}}]\n",
+    "routes: [{pool: p, headers: {request: {set: {host: a, X-A: 1}, add: {x: [a, true]}, remove: [b]}}}]\n",
+    "routes: [{pool: p, errors: {502: {body: x}, '400-404,499': {body: y}}}]\n",
+    "errors: {502: {body: x, content_type: text/html; charset=utf-8}}\n",
+    "listeners: [{bind: 'h:0', limits: {requests_per_connection: 1, connections_per_client: off}}]\n",
+    "listeners: [{bind: 'h:0', limits: {body_rate: 1KiB}}]\n",
 ]
 WRONG = [
     "access_log: no\n",
@@ -138,6 +150,14 @@ WRONG = [
     "routes: [{pool: p, rate_limit: {requests: 0}}]\n",
     "routes: [{pool: p, rate_limit: {requests: 1, key: ip}}]\n",
     "routes: [{pool: p, rate_limit: {requests: 1, key: 'header:'}}]\n",
+    "routes: [{pool: p, respond: {}}]\n",
+    "routes: [{pool: p, match: {scheme: ftp}}]\n",
+    "routes: [{redirect: {to: /x, status: 300}}]\n",
+    "routes: [{redirect: {}}]\n",
+    "routes: [{pool: p, basic_auth: {}}]\n",
+    "routes: [{pool: p, headers: {request: {set: {'a b': 1}}}}]\n",
+    "routes: [{pool: p, errors: {200: {body: x}}}]\n",
+    "errors: {5xx: {body: x}}\n",
     "admin: {token: secret}\n",
     "admin: {token: {}}\n",
 ]
@@ -256,6 +276,11 @@ SECTIONS: list[tuple[type[Section], str]] = [
     (Route, IN_A_ROUTE),
     (RouteTimeouts, IN_A_ROUTE.replace("KEY", "timeouts: {KEY}")),
     (Retries, IN_A_ROUTE.replace("KEY", "retries: {KEY}")),
+    (RouteLimits, IN_A_ROUTE.replace("KEY", "limits: {KEY}")),
+    (BasicAuth, IN_A_ROUTE.replace("KEY", f"basic_auth: {{users: {{a: '{HASH}'}}, KEY}}")),
+    (Respond, POOL + "routes: [{respond: {KEY}}]\n"),
+    (RequestHeaders, IN_A_ROUTE.replace("KEY", "headers: {request: {KEY}}")),
+    (ResponseHeaders, IN_A_ROUTE.replace("KEY", "headers: {response: {KEY}}")),
     (RateLimit, IN_A_ROUTE.replace("KEY", "rate_limit: {requests: 1, KEY}")),
     (Pool, IN_A_POOL),
     (Retries, IN_A_POOL.replace("KEY", "retries: {KEY}")),
@@ -267,6 +292,7 @@ SECTIONS: list[tuple[type[Section], str]] = [
     (Backend, "pools: {p: {backends: [{address: 'h:1', KEY}]}}\n"),
 ]
 ELSEWHERE = {"pools", "routes", "pool", "split", "bind", "backends", "balancer", "address", "requests", "id"}
+ELSEWHERE |= {"respond", "redirect"}
 """Keys that refer to others, that must be given, or that the texts have already."""
 ONLY_THE_LOADER = {"trusted_proxies", "host", "hosts", "allow", "deny", "file", "users"}
 """What no pattern can say."""
