@@ -48,7 +48,8 @@ MISTAKES = [
     ("{pool: p, basic_auth: {file: ▸/}}", "basic_auth.file: can't read /: is a directory"),
     (
         "{pool: p, basic_auth: {users: {a: ▸secret}}}",
-        "basic_auth.users.a: is no hash that is known here (plain text is refused); make one with htpasswd -B",
+        "basic_auth.users.a: is no hash that is known here (plain text is refused); "
+        "make one with htpasswd -B",
     ),
     (
         "{pool: p, basic_auth: {users: {a: ▸'{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ='}}}",

@@ -21,8 +21,10 @@ access_log: {path: "-"}
 errors: {401: {file: PAGE}, 403: {body: "not you\\n"}}
 routes:
   - {match: {path_prefix: /denied}, deny: [127.0.0.1], pool: p}
-  - {match: {path_prefix: /old}, redirect: "http://{host}:PORT/new{path}{query}"}
-  - {match: {path_prefix: /new}, respond: {body: "at {client}\\n"}, headers: {response: {set: {x-at: "{client}"}}}}
+  - {match: {path_prefix: /old}, redirect: "/new{path}{query}"}
+  - match: {path_prefix: /new}
+    respond: {body: "it is here\\n"}
+    headers: {response: {set: {x-at: "{client}"}}}
   - {basic_auth: {file: USERS}, limits: {body: 1KiB}, pool: p}
 pools: {p: {backends: [$a]}}
 """
@@ -113,19 +115,13 @@ async def test_workers_have_the_same_rules(play: Play, tmp_path: Path) -> None:
         assert (response.status, response.body) == (401, b"<p>401")
         assert scene.balancer.record(response.get("x-request-id") or "")["failure"]["name"] == "unauthorized"
     response = await scene.ask(get("/old/a?b"))
-    assert response.get("location") == "http://a.example:PORT/new/old/a?b".replace(
-        "PORT", response_port(response)
-    )
+    assert (response.status, response.get("location")) == (302, "/new/old/a?b")
     await eventually(lambda: scene.balancer.printed().count('"user":"alice"') == 20, "the log")
     write_users(tmp_path, bob="two")
     assert reload(scene)[1]["changed"] == ["routes"]
     for _ in range(8):
         assert (await as_user(scene, "bob", "two")).status == 200
         assert (await as_user(scene, "alice", "one")).status == 401
-
-
-def response_port(response: Response) -> str:
-    return (response.get("location") or "").rpartition(":")[2].partition("/")[0]
 
 
 async def curl(scene: Scene, *arguments: str) -> tuple[str, str]:
@@ -144,17 +140,14 @@ async def test_curl(play: Play, tmp_path: Path) -> None:
     scene = await play(config(tmp_path))
     scene.backend.script = always()
     address = f"http://{scene.balancer.address}"
-    text = scene.balancer.config.read_text()
-    scene.balancer.config.write_text(text.replace(":PORT/", f":{scene.balancer.port}/"))
-    assert reload(scene)[0] == 200
     large = tmp_path / "large"
     large.write_bytes(bytes(100_000))
     assert await curl(scene, f"{address}/") == ("401", "<p>401")
     assert await curl(scene, "-u", "älice:pä:ss", f"{address}/") == ("200", "ok")
-    assert await curl(scene, "--anyauth", "-u", "älice:pä:ss", f"{address}/") == ("200", "<p>401ok"[-2:])
+    assert await curl(scene, "--anyauth", "-u", "älice:pä:ss", f"{address}/") == ("200", "ok")
     assert (await curl(scene, "-u", "älice:wrong", f"{address}/"))[0] == "401"
     assert await curl(scene, f"{address}/denied") == ("403", "not you\n")
-    assert await curl(scene, "-L", f"{address}/old/x?y=z") == ("200", "at {client}\n")
+    assert await curl(scene, "-L", f"{address}/old/x?y=z") == ("200", "it is here\n")
     for fields in ([], ["-H", "Transfer-Encoding: chunked"], ["-H", "Expect:"]):
         status, _ = await curl(
             scene, "-u", "älice:pä:ss", "--data-binary", f"@{large}", *fields, f"{address}/"
