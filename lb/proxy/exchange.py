@@ -142,14 +142,14 @@ class Exchange(ExchangeRecord):
             self.user = verdict.user
         return self._for_pool(connection, request, rules)
 
-    def on_login(self, user: str, failure: Failure | None, retry_after: float) -> None:
+    def on_login(self, user: str, failure: Failure | None) -> None:
         """Its password has been checked."""
         connection, request, route = self._connection, self._request, self._route
         if connection is None or request is None or route is None or route.rules is None:
             return
         self.user = user
         if failure is not None:
-            self.fail(failure, retry_after)
+            self.fail(failure)
         elif self._for_pool(connection, request, route.rules):
             self._forward(connection, request, route, b"", self.request_complete)
 

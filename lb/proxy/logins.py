@@ -28,7 +28,7 @@ _AGAIN: Final = 1.0  # seconds after which it is worth another try
 class Waiter(Protocol):
     """Who is told what came of a check: the exchange."""
 
-    def on_login(self, user: str, failure: Failure | None, retry_after: float) -> None: ...
+    def on_login(self, user: str, failure: Failure | None) -> None: ...
 
 
 class Check:
@@ -120,7 +120,10 @@ class Logins:
         else:
             check.auth.failures.take(check.client, now)
         for waiter in check.waiters:
-            waiter.on_login(user, None if user else failure, 0.0)
+            try:
+                waiter.on_login(user, None if user else failure)
+            except Exception:  # the others wait, too
+                log.exception("a request could not go on after its login")
 
     def close(self) -> None:
         """Nobody waits any more."""
