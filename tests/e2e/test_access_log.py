@@ -12,8 +12,8 @@ from tests.e2e.process import until
 from tests.e2e.scene import Scene
 from tests.e2e.wire import GET, OK, always, get, head, post
 
-KEYS = ["time", "request_id", "client", "listener", "method", "host", "path", "status", "failure", "route"]
-KEYS += ["pool", "bytes_in", "bytes_out", "duration_ms", "request_ms", "backend", "attempts"]
+KEYS = ["time", "request_id", "client", "user", "listener", "method", "host", "path", "status", "failure"]
+KEYS += ["route", "pool", "bytes_in", "bytes_out", "duration_ms", "request_ms", "backend", "attempts"]
 KEYS += ["connect_ms", "first_byte_ms", "attempt_ms"]
 POOL = "pools: {greeter: {backends: [{id: a, address: $a}]}}\n"
 
@@ -48,7 +48,7 @@ async def test_standard_output_has_a_line_for_each_request(play: Play) -> None:
         age = datetime.now(UTC) - datetime.fromisoformat(line["time"])
         assert timedelta(0) <= age < timedelta(seconds=10)
         assert (line["client"], line["listener"]) == ("127.0.0.1", scene.balancer.address)
-    assert {key: good[key] for key in KEYS[5:13]} == {
+    assert {key: good[key] for key in KEYS[6:14]} == {
         "host": "a.example",
         "path": '/a?b="c"',
         "status": 200,

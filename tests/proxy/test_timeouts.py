@@ -16,6 +16,7 @@ CONFIG = """
 listeners:
   - bind: 127.0.0.1:0
     timeouts: {request_header: 500ms, request_body: 800ms, keepalive: 1s}
+    limits: {body_rate: off} # tests/proxy/test_client_limits.py has it
   - bind: 127.0.0.1:0
     timeouts: {request_body: 1500ms}
 admin: {bind: 127.0.0.1:0}
