@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_serializer
 
 from lb.config.answers import FileText, file_text
 from lb.config.fields import TOKEN, OrOff, Written, flag, parsed, size
-from lb.config.section import AT_KEY, Found, Section, items_of, pairs_of, readable
+from lb.config.section import AT_KEY, HIDDEN, SECRET, Found, Section, items_of, pairs_of, readable
 from lb.config.values import Network, is_visible, parse_host, parse_network
 from lb.config.written import quoted
 
@@ -94,12 +95,12 @@ class BasicAuth(Section):
         description="A file of lines `NAME:HASH`, as `htpasswd -B` writes them. It is read at the start and "
         "at a reload.",
     )
-    users: Mapping[Annotated[str, parsed(_user, "a user's name", "alice")], Annotated[str, _hash]] | None = (
-        Field(
-            default=None,
-            min_length=1,
-            description="Or the users themselves, with the hashes of their passwords.",
-        )
+    users: (
+        Mapping[Annotated[str, parsed(_user, "a user's name", "alice")], Annotated[str, _hash, SECRET]] | None
+    ) = Field(
+        default=None,
+        min_length=1,
+        description="Or the users themselves, with the hashes of their passwords.",
     )
     pass_on: Annotated[bool, flag()] = Field(
         default=False, description="Whether the backend gets the Authorization header, and so the password."
@@ -221,6 +222,10 @@ class _Changes(Section):
 _request_field, _response_field = _field(_OURS_TO_BACKENDS), _field(_OURS_TO_CLIENTS)
 
 
+_credential = re.compile("auth|cookie|token|secret|key|password", re.IGNORECASE).search
+"""Whether a field of this name may well hold what proves to a backend who we are."""
+
+
 class RequestHeaders(_Changes):
     """Changes of a request's header fields, for the backend: first `remove`, then `set`, then `add`."""
 
@@ -233,6 +238,10 @@ class RequestHeaders(_Changes):
         default_factory=dict, description=_ADD, json_schema_extra=_NO_OTHERS
     )
     remove: tuple[Annotated[str, _request_field], ...] = Field(default=(), description=_REMOVE)
+
+    @field_serializer("set", "add", when_used="json")
+    def _without_credentials(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: HIDDEN if _credential(name) else value for name, value in fields.items()}
 
     @property
     def host(self) -> str:

@@ -11,7 +11,7 @@ from lb.config.answers import pages_by_status
 from tests.config.helpers import assert_problems, config, problems
 
 POOL = "pools: {p: {backends: ['h:1']}}\n"
-HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+HASH = bcrypt.hashpw(b"secret", b"$2b$04$sixteenBytesOfSaltAre.").decode()
 ANSWERS = "which asks no backend"
 FRAMING = "which says where a message ends or what becomes of the connection"
 

@@ -95,6 +95,8 @@ def tls(config: Config) -> None:
     assert clients.tls.client_auth == "require"
     assert behind.proxy_protocol is not None
     assert [str(each) for each in behind.proxy_protocol.senders] == ["10.0.0.0/8"]
+
+
 def backends_tls(config: Config) -> None:
     inside, agent, edge = (config.pools[name] for name in ("payments", "agent", "edge"))
     assert inside.tls is not None

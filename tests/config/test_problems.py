@@ -536,8 +536,8 @@ def test_at_the_top(text, message):
     if message.endswith("reload: unknown key"):
         message += (
             " (known here: workers, watch, max_connections, listeners, trusted_proxies, forwarded, "
-            "request_id, expose_backend, request_records, access_log, admin, registry, drain, routes, errors, "
-            "pools)"
+            "request_id, expose_backend, request_records, access_log, admin, registry, drain, routes, "
+            "errors, pools)"
         )
     assert_problems(text, message)
 

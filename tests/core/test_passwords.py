@@ -18,7 +18,7 @@ def ab64(data: bytes) -> str:
     return b64encode(data).decode().rstrip("=").replace("+", ".")
 
 
-BCRYPT = bcrypt.hashpw(PASSWORD, bcrypt.gensalt(4)).decode()
+BCRYPT = bcrypt.hashpw(PASSWORD, b"$2b$04$sixteenBytesOfSaltAre.").decode()
 SCRYPT = (
     f"$scrypt$ln=4,r=8,p=1${ab64(SALT)}${ab64(hashlib.scrypt(PASSWORD, salt=SALT, n=16, r=8, p=1, dklen=32))}"
 )
