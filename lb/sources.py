@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lb.config import Backend as BackendConfig
 from lb.config import ConfigError
 from lb.config import Pool as PoolConfig
+from lb.config.consul import ConsulSection
 from lb.config.discovery import DiscoverySource, DnsSection, FileSection, KubernetesSection, RegistrySection
 from lb.core.backend import BackendSpec
 from lb.core.source import SourceState
@@ -73,10 +74,21 @@ def _kubernetes(section: KubernetesSection) -> Source:
     return KubernetesSource(service, lambda: find_access(section.kubeconfig, section.context))
 
 
+def _consul(section: ConsulSection) -> Source:
+    import ssl
+
+    from lb.discovery.consul import ConsulSource, Service
+
+    service = Service(section.url, section.service, section.datacenter or "", section.tags, section.passing)
+    token = section.token.read if section.token is not None else str
+    return ConsulSource(service, token, lambda: ssl.create_default_context(cafile=section.ca))
+
+
 SOURCES: dict[str, Callable[[Any], Source]] = {
     "file": _file,
     "dns": _dns,
     "kubernetes": _kubernetes,
+    "consul": _consul,
 }
 """How each kind of source is made of its section."""
 

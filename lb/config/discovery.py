@@ -1,7 +1,7 @@
 """Sources: where a pool's backends come from at run time.
 
-For another kind of source: a section here or in a file of its own, a line in `DiscoverySource`, and a line in
-`lb/sources.py`, which makes a source of the section.
+For another kind of source: a section here or in a file of its own, a field in `DiscoverySource`, and a line
+in `lb/sources.py`, which makes a source of the section.
 """
 
 from __future__ import annotations
@@ -14,40 +14,24 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_serializer
 
+from lb.config.consul import ConsulSection
 from lb.config.fields import Inherited, OrOff, OrShort, duration, one_of, parsed, whole
 from lb.config.fields import text as pattern_text
 from lb.config.resilience import Timeout
+from lb.config.secret import file_path
 from lb.config.section import AT_KEY, Found, Section, readable
+from lb.config.source import SourceSection
 from lb.config.values import Address, parse_address, parse_host
 from lb.config.written import nearest, quoted
 
 
-class SourceSection(Section):
-    """What may be said of every kind of source."""
-
-    on_empty: Annotated[Literal["keep", "accept"], one_of("keep", "accept")] = Field(
-        default="keep",
-        description="What an empty answer after a full one does: `keep` stays with the last backends, "
-        "`accept` leaves the pool without them.",
-    )
-    max_stale: Annotated[float | None, duration(more_than=0), OrOff("a duration")] = Field(
-        default=None,
-        description="So long the last backends are kept where no good answer comes. With `off`, for ever.",
-    )
-
-    @property
-    def about(self) -> str:
-        """What it asks for, in a word for the log and the admin API."""
-        raise NotImplementedError
-
-
-def _file_path(written: str) -> str:
-    if not written or not written.isprintable() or written.endswith("/"):
+def _backends_file(written: str) -> str:
+    if not written.isprintable() or written.endswith("/"):
         raise ValueError(f"must be the path of a file, not {quoted(written)}")
-    return written
+    return file_path(written)
 
 
-_backends_path = parsed(_file_path, "a path", "backends.yaml", pattern="[^/]$")
+_backends_path = parsed(_backends_file, "a path", "backends.yaml", pattern="[^/]$")
 
 
 class FileSection(SourceSection):
@@ -217,7 +201,7 @@ class KubernetesSection(SourceSection):
         description="The port's name in the Service, or the number that the pods listen on. May be left out "
         "where the Service has only one.",
     )
-    kubeconfig: Annotated[str, parsed(_file_path, "a path", "/etc/lb/kubeconfig")] = Field(
+    kubeconfig: Annotated[str, parsed(_backends_file, "a path", "/etc/lb/kubeconfig")] = Field(
         default="",
         description="How to reach the API server. If left out: as the ServiceAccount of our pod, or by "
         "`KUBECONFIG`. Relative to the configuration file.",
@@ -252,6 +236,10 @@ class DiscoverySource(Section):
     )
     kubernetes: KubernetesSection | None = Field(
         default=None, description="The endpoints of a Service, by its EndpointSlices."
+    )
+
+    consul: ConsulSection | None = Field(
+        default=None, description="The healthy instances of a service, as a Consul agent knows them."
     )
 
     @classmethod

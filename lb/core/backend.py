@@ -79,7 +79,8 @@ class BackendSpec:
     """What a source says of a backend. `weight` is its share of the traffic beside the others'; 0 is none.
 
     Those of `tier` 0 serve, those of a higher one where too few of the lower ones are well. With a `path` it
-    is a unix socket, and has no host and no port.
+    is a unix socket, and has no host and no port. `zone` is where it runs, as in `eu-1a`; empty where nobody
+    said.
     """
 
     id: str
@@ -88,6 +89,7 @@ class BackendSpec:
     weight: int = 1
     tier: int = 0
     path: str = ""
+    zone: str = ""
 
     @property
     def address(self) -> str:
