@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.control.waiting import until
+from tests.discovery.consul import Consul, consul, instance
+from tests.discovery.dnsmasq import Dnsmasq, dnsmasq
 from tests.e2e.conftest import Play
 from tests.e2e.process import eventually
 from tests.e2e.scene import Scene
@@ -37,20 +40,72 @@ def sign_all(scene: Scene) -> None:
         backend.script = signed(each)
 
 
+class Names:
+    """Whoever tells the balancer where the backends are. `source` is how the configuration says so."""
+
+    source = "file: backends.yaml"
+
+    async def names(self, scene: Scene, *backends: str) -> None:
+        """These, and no others, from one moment to the next."""
+        name(scene, *backends)
+
+
+class DnsNames(Names):
+    """dnsmasq with SRV records."""
+
+    def __init__(self, server: Dnsmasq) -> None:
+        self._server = server
+        self.source = (
+            "dns: {name: _http._tcp.greeter.test, type: SRV, min_ttl: 100ms, "
+            f"resolver: ['127.0.0.1:{server.port}']}}"
+        )
+
+    async def names(self, scene: Scene, *backends: str) -> None:
+        ports = [scene.backends[each].address.rpartition(":")[2] for each in backends]
+        records = [f"srv-host=_http._tcp.greeter.test,host.test,{port},0,1" for port in ports]
+        await self._server.say("host-record=host.test,127.0.0.1", *records)
+
+
+class ConsulNames(Names):
+    """An agent of Consul."""
+
+    def __init__(self, agent: Consul, url: str) -> None:
+        self._agent = agent
+        self.source = f"consul: {{url: '{url}', service: greeter}}"
+
+    async def names(self, scene: Scene, *backends: str) -> None:
+        there = [(each, scene.backends[each].address.rpartition(":")[2]) for each in backends]
+        await self._agent.say(*(instance(each, "127.0.0.1", int(port)) for each, port in there))
+
+
+@pytest_asyncio.fixture(params=["file", "dns", "consul"])
+async def naming(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Names]:
+    if request.param == "file":
+        yield Names()
+    elif request.param == "dns":
+        async with dnsmasq(tmp_path) as server:
+            yield DnsNames(server)
+    else:
+        async with consul() as (agent, url):
+            yield ConsulNames(agent, url)
+
+
 def pool(scene: Scene) -> dict[str, Any]:
     return dict(scene.balancer.api("/api/pools")["pools"][0])
 
 
 def members(scene: Scene) -> list[str]:
-    return [each["id"] for each in pool(scene)["backends"]]
+    """The letters of the backends that are in the pool."""
+    letters = {backend.address: letter for letter, backend in scene.backends.items()}
+    return sorted(letters[each["address"]] for each in pool(scene)["backends"])
 
 
-def eligible(scene: Scene) -> list[str]:
-    return [each["id"] for each in pool(scene)["backends"] if not each["excluded"]]
+def eligible(scene: Scene) -> int:
+    return int(pool(scene)["eligible"])
 
 
 async def until_members(scene: Scene, *backends: str) -> None:
-    await eventually(lambda: members(scene) == list(backends), f"the members {backends}")
+    await eventually(lambda: members(scene) == sorted(backends), f"the members {backends}")
 
 
 async def serves(traffic: Traffic, backend: str) -> None:
@@ -61,19 +116,22 @@ async def serves(traffic: Traffic, backend: str) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("check", ["", "health_check: {path: /healthz, interval: 200ms}, "])
-async def test_all_are_replaced_one_by_one_under_load(play: Play, workers: int, check: str) -> None:
-    scene = await play(f"workers: {workers}\n" + POOL.replace("discovery:", check + "discovery:"))
+async def test_all_are_replaced_one_by_one_under_load(
+    play: Play, naming: Names, workers: int, check: str
+) -> None:
+    config = POOL.replace("discovery:", check + "discovery:").replace("file: backends.yaml", naming.source)
+    scene = await play(f"workers: {workers}\n" + config)
     sign_all(scene)
-    name(scene, "a", "b", "c")
-    await eventually(lambda: eligible(scene) == ["a", "b", "c"], "the first backends")
+    await naming.names(scene, "a", "b", "c")
+    await eventually(lambda: eligible(scene) == 3, "the first backends")
     there = ["a", "b", "c"]
     async with Traffic(scene.balancer.port) as traffic:
         for old, new in (("a", "d"), ("b", "e"), ("c", "f")):
             there.append(new)
-            name(scene, *there)
+            await naming.names(scene, *there)
             await serves(traffic, new)
             there.remove(old)
-            name(scene, *there)
+            await naming.names(scene, *there)
             await until_members(scene, *there)
             await traffic.go_on()
             await scene.backends[old].close()
@@ -83,14 +141,15 @@ async def test_all_are_replaced_one_by_one_under_load(play: Play, workers: int, 
     assert scene.balancer.metric("lb_backend_retries_total") == 0
 
 
-async def test_all_are_replaced_at_once_under_load(play: Play) -> None:
+async def test_all_are_replaced_at_once_under_load(play: Play, naming: Names) -> None:
     """Where health checks decide who serves, the old ones stay until one of the new ones is found well."""
-    scene = await play(POOL.replace("discovery:", "health_check: {interval: 200ms}, discovery:"))
+    config = POOL.replace("discovery:", "health_check: {interval: 200ms}, discovery:")
+    scene = await play(config.replace("file: backends.yaml", naming.source))
     sign_all(scene)
-    name(scene, "a", "b")
-    await eventually(lambda: eligible(scene) == ["a", "b"], "the first backends")
+    await naming.names(scene, "a", "b")
+    await eventually(lambda: eligible(scene) == 2, "the first backends")
     async with Traffic(scene.balancer.port) as traffic:
-        name(scene, "c", "d")
+        await naming.names(scene, "c", "d")
         await until_members(scene, "c", "d")
         await serves(traffic, "c")
         await serves(traffic, "d")
@@ -135,8 +194,7 @@ async def test_static_ones_and_sources_together(play: Play) -> None:
     )
     name(scene, "b", "a")
     (scene.balancer.config.parent / "more.yaml").write_text(f"['{scene.backends['c'].address}']")
-    other = scene.backends["c"].address
-    await until_members(scene, "a", "b", other)
+    await until_members(scene, "a", "b", "c")
     found = pool(scene)
     assert [each["source"] for each in found["backends"]] == ["static", "file-1", "file-2"]
     assert [(each["name"], each["backends"], each["error"]) for each in found["sources"]] == [
@@ -236,9 +294,9 @@ async def test_a_volume_of_kubernetes(play: Play) -> None:
     address: Sequence[str] = [scene.backends[each].address for each in "abc"]
     swap(volume, 1, f"['{address[0]}']")
     (volume / "backends.yaml").symlink_to("..data/backends.yaml")
-    await until_members(scene, address[0])
+    await until_members(scene, "a")
     swap(volume, 2, f"['{address[1]}', '{address[2]}']")
-    await until_members(scene, *address[1:])
+    await until_members(scene, "b", "c")
 
 
 async def test_a_wrong_file_is_told_and_changes_nothing(play: Play) -> None:
