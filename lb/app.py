@@ -32,7 +32,7 @@ from lb.core.record import Observer
 from lb.core.route import Routes
 from lb.discovery.members import Members
 from lb.logfile import LogFile
-from lb.membership import adopt_sources
+from lb.membership import Known, adopt_sources
 from lb.observe.access_log import AccessLog
 from lb.observe.clients import ClientMetrics
 from lb.observe.metrics import LbCollector, ReloadState
@@ -92,6 +92,7 @@ class App:
         self.probers: dict[str, Prober] = {}
         self.members: dict[str, Members] = {}  # of the pools that have sources
         self.reaches: dict[str, Reach] = {}
+        self.told: Known = {}  # what the process before this one knew of them
         self.listeners: list[Listener] = []
         self.clients = ClientMetrics()
         self.records: RequestRecords | None = None

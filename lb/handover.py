@@ -4,6 +4,9 @@ Both ways speak systemd's protocol (sd_listen_fds(3)): the sockets are the descr
 says how many, LISTEN_PID whom they are for, LISTEN_FDNAMES what they are called. Either systemd has opened
 them, or our predecessor passes on its own. What waits to be accepted belongs to the socket and not to a
 process, so it is still there afterwards.
+
+What our predecessor knows of backends that sources have named comes along too, as text in a file in memory:
+the next process is to serve them also where a source says nothing just then.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ log = logging.getLogger("lb")
 FIRST = 3  # the first descriptor that is passed
 READY_WITHIN = 30.0  # seconds that a successor has to become ready
 _READY = "LB_READY_FD"  # in the environment: where a successor says that it is ready
+_KNOWN = "LB_KNOWN_FD"  # and where it finds what its predecessor knows
 
 # LISTEN_PID is known only in the new process, so it starts as this: puts the descriptors where they belong,
 # and then becomes the balancer. First all are copied out of the way of where they go.
@@ -79,9 +83,10 @@ def _listening(descriptor: int) -> socket.socket | None:
 
 
 class Predecessor:
-    """The process that has started us to take its place, if one has."""
+    """The process that has started us to take its place, if one has. `known` is what it knew, as text."""
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
+        self.known = _read_known(environment.pop(_KNOWN, ""))
         descriptor = environment.pop(_READY, "")
         self._pipe = int(descriptor) if descriptor.isdecimal() else -1
         if self._pipe >= 0:
@@ -100,20 +105,36 @@ class Predecessor:
         self._pipe = -1
 
 
-class Successor:
-    """A new process with the same arguments, which listens on the same sockets."""
+def _read_known(descriptor: str) -> str:
+    if not descriptor.isdecimal():
+        return ""
+    try:
+        with open(int(descriptor), "rb") as stream:
+            stream.seek(0)
+            return stream.read().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        log.warning("what the process before this one knew can't be read: %s", error)
+        return ""
 
-    def __init__(self, sockets: Sequence[tuple[str, socket.socket]]) -> None:
+
+class Successor:
+    """A new process with the same arguments, which listens on the same sockets, and gets to know a text."""
+
+    def __init__(self, sockets: Sequence[tuple[str, socket.socket]], known: str = "") -> None:
         """Raises OSError where it can't be started."""
+        memory = os.memfd_create("lb-known")
+        with open(memory, "wb", closefd=False) as stream:
+            stream.write(known.encode())
         self._ready, pipe = os.pipe()
         os.set_blocking(self._ready, False)
-        given = [sock.fileno() for _, sock in sockets] + [pipe]
+        given = [*(sock.fileno() for _, sock in sockets), pipe, memory]
         names = ":".join(name for name, _ in sockets)
         environment = {
             **os.environ,
             "LISTEN_FDS": str(len(sockets)),
             "LISTEN_FDNAMES": names,
             _READY: str(FIRST + len(sockets)),
+            _KNOWN: str(FIRST + len(sockets) + 1),
         }
         become = [sys.executable, "-I", "-S", "-c", _BECOME, ",".join(map(str, given))]
         try:
@@ -125,6 +146,7 @@ class Successor:
             raise
         finally:
             os.close(pipe)
+            os.close(memory)
 
     @property
     def process(self) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from lb.config.discovery import DiscoverySource
 from lb.core.backend import BackendSpec
 from lb.discovery.members import Members, merged
 from lb.discovery.watch import Watch
@@ -30,6 +33,9 @@ def prepare_sources(app: App, new: Prepared, undo: AsyncExitStack) -> None:
         new.watches[name] = watches_for(name, ours, running, new.registrar.registry)
         for watch in new.watches[name]:
             if watch not in running:
+                told = app.told.get((name, _called(watch)))
+                if told is not None:
+                    watch.inherit(told)
                 watch.start()
                 undo.push_async_callback(watch.close)
 
@@ -40,8 +46,9 @@ async def first_sets(app: App, new: Prepared) -> None:
     waiting = {}
     for name, watches in new.watches.items():
         for watch in watches:
-            event = watch.answered if app.inherited.taken else watch.settled
-            if not event.is_set() and not (app.inherited.taken and watch.state.known):
+            only_answers = app.inherited.taken and not watch.state.known
+            event = watch.answered if only_answers else watch.settled
+            if not event.is_set():
                 waiting[asyncio.create_task(event.wait())] = (name, watch)
     if not waiting:
         return
@@ -56,6 +63,41 @@ async def first_sets(app: App, new: Prepared) -> None:
             watch.state.about,
             KNOWN_BY,
         )
+
+
+# --- from one process to the next ---
+
+Known = dict[tuple[str, str], tuple[BackendSpec, ...]]
+"""The last set of each source, by its pool and by what the configuration says of it."""
+
+
+def known_to(app: App) -> str:
+    """What a balancer knows, for the process that takes its place."""
+    return json.dumps(
+        [
+            [name, _called(watch), [asdict(spec) for spec in watch.specs]]
+            for name, members in app.members.items()
+            for watch in members.watches
+            if watch.state.known
+        ]
+    )
+
+
+def known_of(text: str) -> Known:
+    """The same, in that process. Nothing where it is of another version that says it in other words."""
+    try:
+        return {
+            (str(name), str(called)): tuple(BackendSpec(**each) for each in specs)
+            for name, called, specs in json.loads(text or "[]")
+        }
+    except (ValueError, TypeError) as error:
+        log.warning("what the process before this one knew of backends is not understood: %s", error)
+        return {}
+
+
+def _called(watch: Watch) -> str:
+    assert isinstance(watch.key, DiscoverySource)
+    return watch.key.model_dump_json()
 
 
 def specs_to_be(new: Prepared, name: str) -> list[BackendSpec]:

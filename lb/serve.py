@@ -13,6 +13,7 @@ from typing import Any
 from lb.app import App
 from lb.config import Config
 from lb.handover import HandoverFailed, Predecessor, Successor, inherited_sockets
+from lb.membership import known_of, known_to
 from lb.notify import ServiceManager
 from lb.process import allow_many_files, calm_the_collector, keep_freed_memory
 from lb.watch import LOOK, ConfigFile
@@ -40,6 +41,7 @@ class Service:
         self._successor = 0  # the ID of the process that has taken our place
         self.workers = len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
         self.app = self._build(config)
+        self.app.told = known_of(self._predecessor.known)
 
     def _build(self, config: Config) -> App:
         inherited, files = inherited_sockets(os.environ), allow_many_files()
@@ -123,7 +125,7 @@ class Service:
                 return
             log.info("SIGUSR2: starting the next process")
             try:
-                successor = Successor(self.app.sockets())
+                successor = Successor(self.app.sockets(), known_to(self.app))
                 await successor.ready()
             except (OSError, HandoverFailed) as error:
                 log.error("the next process failed, and this one goes on: %s", error)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
 from tests.control.waiting import until
 from tests.discovery.consul import Consul, consul, instance
@@ -262,18 +263,73 @@ async def test_a_reload_to_another_source_leaves_no_gap(play: Play, workers: int
     assert (traffic.failures, set(traffic.answers)) == ([], {200})
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_the_next_process_knows_the_backends_before_it_accepts(
-    play: Play, processes: list[int]
+    play: Play, naming: Names, processes: list[int], workers: int
 ) -> None:
-    scene = await play(POOL)
+    scene = await play(f"workers: {workers}\n" + POOL.replace("file: backends.yaml", naming.source))
     sign_all(scene)
-    name(scene, "a", "b")
+    await naming.names(scene, "a", "b")
     await until_members(scene, "a", "b")
     async with Traffic(scene.balancer.port) as traffic:
         scene.balancer.send(signal.SIGUSR2)
         processes.append(await scene.balancer.successor())
         await asyncio.to_thread(scene.balancer.wait)
         await traffic.go_on()
+    assert (traffic.failures, set(traffic.answers)) == ([], {200})
+
+
+async def test_the_next_process_knows_them_though_the_source_is_gone(
+    play: Play, processes: list[int]
+) -> None:
+    scene = await play(POOL)
+    sign_all(scene)
+    name(scene, "a", "b")
+    await until_members(scene, "a", "b")
+    (scene.balancer.config.parent / "backends.yaml").unlink()
+    async with Traffic(scene.balancer.port) as traffic:
+        scene.balancer.send(signal.SIGUSR2)
+        processes.append(await scene.balancer.successor())
+        await asyncio.to_thread(scene.balancer.wait)
+        await traffic.go_on()
+        assert members(scene) == ["a", "b"]
+        assert "no such file" in str(pool(scene)["sources"][0]["error"])
+    assert (traffic.failures, set(traffic.answers)) == ([], {200})
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_source_that_is_down_keeps_nobody_from_starting(play: Play, workers: int) -> None:
+    scene = await play(
+        f"workers: {workers}\n{ALL}pools: {{greeter: {{backends: [{{id: a, address: $a}}], discovery: ["
+        "{consul: {url: 'http://127.0.0.1:1', service: greeter}}, "
+        "{dns: {name: greeter.test, port: 80, resolver: ['127.0.0.1:1'], timeout: 1s}}]}}\n"
+    )
+    sign_all(scene)
+    assert (await scene.ask(GET)).body == b"a"
+    first, second = pool(scene)["sources"]
+    assert "http://127.0.0.1:1 can't be asked" in first["error"]
+    assert "greeter.test" in second["error"]
+    assert (first["backends"], first["last_success"]) == (None, None)
+    assert scene.balancer.metric("lb_discovery_updates_total", source="consul", result="failure") >= 1
+
+
+async def test_who_goes_away_for_a_while_changes_nothing(play: Play) -> None:
+    async with consul() as (agent, url):
+        naming = ConsulNames(agent, url)
+        scene = await play(POOL.replace("file: backends.yaml", naming.source))
+        sign_all(scene)
+        await naming.names(scene, "a", "b")
+        await until_members(scene, "a", "b")
+        async with Traffic(scene.balancer.port) as traffic:
+            agent.reply = web.Response(status=500, text="No cluster leader")
+            await agent.interrupt()
+            await eventually(lambda: "No cluster leader" in str(pool(scene)["sources"]), "the error")
+            await traffic.go_on()
+            assert members(scene) == ["a", "b"]
+            agent.reply = None
+            await naming.names(scene, "b", "c")
+            await until_members(scene, "b", "c")
+            await serves(traffic, "c")
     assert (traffic.failures, set(traffic.answers)) == ([], {200})
 
 
