@@ -112,6 +112,9 @@ def check(config_file: Path) -> None:
         _count(len(config.pools), "pool"),
         _count(backends, "backend"),
     ]
+    sources = sum(len(pool.discovery) for pool in config.pools.values())
+    if sources:
+        counts.append(_count(sources, "source"))
     click.echo(f"{config_file}: good ({', '.join(counts)})")
 
 

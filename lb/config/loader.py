@@ -158,7 +158,7 @@ def parse(text: str, name: str, needs: str = "pools", short: str = "") -> tuple[
     """
     text = text.removeprefix("\ufeff")
     node = _compose(text, name)
-    builder = _Builder(name)
+    builder = _Builder(name, [short] if short and isinstance(node, yaml.SequenceNode) else [])
     value, root = builder.build(node) if node is not None else (None, Place((1, 1)))
     if is_nothing(value):
         raise ConfigError([Problem(name, *root.value, f"the file is empty: it needs {needs}")])
@@ -209,12 +209,12 @@ def _syntax_words(error: yaml.MarkedYAMLError) -> str:
 class _Builder:
     """Nodes to values and places. What aliases share is built once, so that no file explodes."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, path: list[str | int]) -> None:
         self.name = name
         self.problems: list[Problem] = []
         self._built: dict[int, tuple[object, Place]] = {}
         self._open: set[int] = set()
-        self._path: list[str | int] = []
+        self._path = path  # of what is being built, from the root on
 
     def build(self, node: yaml.Node) -> tuple[object, Place]:
         if id(node) in self._open:

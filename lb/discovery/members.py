@@ -181,11 +181,20 @@ class Members:
         self._tell(before, specs)
 
     def _tell(self, before: Mapping[str, BackendSpec], specs: Sequence[BackendSpec]) -> None:
+        """Who joined and who left. Of thousands most are the very same, which is the quickest to see."""
         after = {spec.id: spec for spec in specs}
-        joined = [spec.id for spec in specs if spec.id not in before or _moved(before[spec.id], spec)]
-        left = [name for name, spec in before.items() if name not in after or _moved(spec, after[name])]
-        other = [name for name, spec in before.items() if name in after and after[name] != spec]
-        changed = [name for name in other if not _moved(before[name], after[name])]
+        joined = [name for name in after if name not in before]
+        left = [name for name in before if name not in after]
+        changed = []
+        for name, spec in after.items():
+            old = before.get(name)
+            if old is None or old is spec or old == spec:
+                continue
+            if _moved(old, spec):
+                joined.append(name)
+                left.append(name)
+            else:
+                changed.append(name)
         parts = [
             f"{_named(names)} {what}"
             for names, what in ((joined, "joined"), (left, "left"), (changed, "changed"))

@@ -103,6 +103,17 @@ def backends_tls(config: Config) -> None:
     assert (inside.tls.server_name, inside.tls.insecure_skip_verify) == ("payments.internal", False)
     assert agent.backends[0].id == "unix:/run/agent/http.sock"
     assert edge.proxy_protocol == "v2"
+def discovery(config: Config) -> None:
+    files, names, greeter = (config.pools[name].discovery for name in ("files", "names", "greeter"))
+    assert [each.kind for each in (*files, *names, *greeter)] == ["file", "file", "dns", "dns", "consul"]
+    assert files[1].file is not None
+    assert files[1].file.path == str(ROOT / "config" / "more.json")
+    assert files[0].section.on_empty == "accept"
+    for source in (names[1], greeter[0]):
+        section = source.section
+        assert section.model_fields_set >= set(type(section).model_fields) - {"port", "ca"}
+        assert section.on_empty == type(section).model_fields["on_empty"].default
+        assert section.max_stale == type(section).model_fields["max_stale"].default
 
 
 def full(config: Config) -> None:
@@ -155,6 +166,7 @@ CHECKS = (
     workers,
     tls,
     backends_tls,
+    discovery,
     full,
 )
 EXAMPLES = {check.__name__.replace("_", "-"): check for check in CHECKS}

@@ -34,7 +34,7 @@ pools:
       - {id: greeter-b, address: "B"}
       - {id: greeter-c, address: "C"}
       - {id: greeter-d, address: "127.0.0.1:1"}
-  unreachable: {backends: ["127.0.0.1:1"]}
+  unreachable: {backends: ["127.0.0.1:1"], discovery: [{file: more.yaml}]}
   nobody: {backends: [{address: "127.0.0.1:1", weight: 0}]}
 """
 
