@@ -27,7 +27,7 @@ from lb.config import Pool as PoolConfig
 from lb.config import Route as RouteConfig
 from lb.control.all_records import OwnRecords, answer_for
 from lb.control.channel import Answer
-from lb.control.messages import Changes, Configure, Counts, Membership, Message, Reopen
+from lb.control.messages import Changes, Configure, Counts, Membership, Message, Reopen, Turnover
 from lb.control.mirror import Follower
 from lb.control.shared_memory import SharedTable
 from lb.control.sums import INTERVAL, Tally
@@ -115,7 +115,7 @@ class WorkerProgram:
         self.app: WorkerApp | None = None
         self._given: Given = {}
         self._configure: Configure | None = None
-        self._held: list[Membership | Changes] | None = (
+        self._held: list[Membership | Changes | Turnover] | None = (
             None  # for the next configuration; None: there is none
         )
         self._lent: dict[int, asyncio.Task[list[asyncio.Server]]] = {}
@@ -138,7 +138,7 @@ class WorkerProgram:
             case Configure():
                 self._configure = message
                 self._held = []
-            case Membership() | Changes():
+            case Membership() | Changes() | Turnover():
                 if self._held is not None:
                     self._held.append(message)
                 elif self.app is not None:

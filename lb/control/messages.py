@@ -76,6 +76,18 @@ class Changes(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Turnover(Message):
+    """Some of a pool's backends have gone, and some have come or have another spec: the IDs of those, and
+    these as Membership has them, each with its place in the new order. `changed` are others of which
+    something is different, as in Changes."""
+
+    pool: str
+    gone: list[str]
+    come: list[tuple[int, dict[str, Any]]]
+    changed: list[tuple[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
 class Begin(Message):
     """Everything has been said: go by it from now on, and answer with Ready."""
 
@@ -184,6 +196,7 @@ KINDS: dict[str, type[Message]] = {
             Configure,
             Membership,
             Changes,
+            Turnover,
             Begin,
             Lend,
             TakeBack,

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from lb.control.messages import Changes, Membership, Message
+from lb.control.messages import Changes, Membership, Message, Turnover
 from lb.control.mirror import Follower, Leader
 from lb.core.backend import DISABLED, DRAINING, STATES, Backend
 from lb.core.load_table import CELL, LoadTable, Places
@@ -46,7 +46,7 @@ class Mirrored:
 
     def hear(self, message: Message) -> None:
         heard = type(message)(**json.loads(json.dumps(asdict(message))))
-        assert isinstance(heard, Membership | Changes)
+        assert isinstance(heard, Membership | Changes | Turnover)
         self.follower.follow(heard)
 
 
@@ -183,6 +183,65 @@ def test_what_is_not_here_is_not_for_us(mirrored: Mirrored) -> None:
     mirrored.follower.follow(Membership("another", []))
     mirrored.follower.follow(Changes("greeter", [("nobody", {"healthy": False})]))
     assert seen(mirrored.theirs) == seen(mirrored.ours)
+
+
+def test_of_many_only_those_are_said_who_come_and_go() -> None:
+    mirrored = Mirrored()
+    mirrored.ours.update(specs(**dict.fromkeys("abcdef", 1)))
+    mirrored.pass_on()
+    mirrored.ours.set_state(mirrored.ours.backends["b"], DRAINING)
+    mirrored.ours.update(specs(**dict.fromkeys("axbdef", 1) | {"d": 5}))
+    news = mirrored.pass_on()
+    assert isinstance(news, Turnover)
+    assert news.gone == ["c"]
+    assert [(place, view["spec"]["id"]) for place, view in news.come] == [(1, "x"), (3, "d")]
+    assert news.changed == [("b", {"state": "draining"})]
+    assert seen(mirrored.theirs) == seen(mirrored.ours)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_all_workers_agree_whatever_happens(seed: int) -> None:
+    """Also those that begin in the midst of it, and have heard what the others have still to hear."""
+    rng = Random(seed)
+    mirrored = Mirrored(starts_healthy=rng.random() < 0.5)
+    workers = [mirrored.theirs]
+    members = {name: rng.randint(1, 3) for name in "abcdefghij"}
+    for _ in range(200):
+        step = rng.random()
+        if step < 0.5:
+            name = rng.choice("abcdefghijklmn")
+            if rng.random() < 0.5:
+                members[name] = rng.randint(1, 3)
+            else:
+                members.pop(name, None)
+            if rng.random() < 0.1:
+                members = dict(rng.sample([*members.items()], len(members)))
+            ports = {name: 9000 + (rng.random() < 0.1) for name in members}
+            mirrored.ours.update([replace(each, port=ports[each.id]) for each in specs(**members)])
+        elif step < 0.8 and mirrored.ours.backends:
+            backend = rng.choice([*mirrored.ours.backends.values()])
+            mirrored.ours.set_health(backend, rng.random() < 0.5)
+            mirrored.ours.set_state(backend, rng.choice(STATES))
+        elif step < 0.85:
+            fresh = made_pool(starts_healthy=mirrored.ours.starts_healthy)
+            fresh.on_added = mirrored.follower.on_added
+            workers.append(fresh)
+            mirrored.follower.pools = {"greeter": fresh}
+            mirrored.hear(mirrored.leader.whole())
+        else:
+            news = mirrored.leader.news()
+            for worker in workers if news is not None else ():
+                mirrored.follower.pools = {"greeter": worker}
+                mirrored.hear(news)
+            for worker in workers:
+                assert [*worker.backends] == [*mirrored.ours.backends]
+                for ours, theirs in zip(
+                    mirrored.ours.backends.values(), worker.backends.values(), strict=True
+                ):
+                    assert (theirs.spec, theirs.state) == (ours.spec, ours.state)
+                    assert theirs.configured_weight == ours.configured_weight
+                    # Who was back before they heard that it was gone is as well to them as it was.
+                    assert not ours.judged or theirs.healthy == ours.healthy
 
 
 def test_a_worker_that_begins_settles_its_pool_once() -> None:
