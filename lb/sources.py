@@ -35,18 +35,28 @@ def specs_of(backends: Iterable[BackendConfig]) -> list[BackendSpec]:
 def _file(section: FileSection) -> Source:
     from lb.discovery.file import FileSource
 
-    return FileSource(Path(section.path), _read_backends)
+    return FileSource(Path(section.path), _backends_reader())
 
 
-def _read_backends(path: Path) -> Sequence[BackendSpec]:
-    from lb.config.backends_file import load_backends
+def _backends_reader() -> Callable[[Path], Sequence[BackendSpec]]:
+    from lb.config.backends_file import BackendsReader
 
-    try:
-        return specs_of(load_backends(str(path)))
-    except ConfigError as error:
-        first, *others = map(str, error.problems)
-        more = f" (and {len(others)} more problem{'s' if len(others) > 1 else ''})" if others else ""
-        raise SourceError(first + more) from error
+    reader = BackendsReader()
+    known: dict[str, BackendSpec] = {}
+
+    def read(path: Path) -> Sequence[BackendSpec]:
+        try:
+            found = specs_of(reader.read(str(path)))
+        except ConfigError as error:
+            first, *others = map(str, error.problems)
+            more = f" (and {len(others)} more problem{'s' if len(others) > 1 else ''})" if others else ""
+            raise SourceError(first + more) from error
+        specs = {spec.id: spec if spec != known.get(spec.id) else known[spec.id] for spec in found}
+        known.clear()
+        known.update(specs)
+        return list(specs.values())
+
+    return read
 
 
 def _dns(section: DnsSection) -> Source:

@@ -29,25 +29,35 @@ class BackendsFile(Section):
             yield ("backends", *path), words
 
 
-def load_backends(path: str) -> tuple[Backend, ...]:
-    """The backends in a file. Raises ConfigError with every problem, each with its line and column."""
-    text = read_text(path)
-    found = _of_json(text)
-    if found is None:
-        found = validated(BackendsFile, _tabs_as_spaces(text), path, None, "backends", "backends")
-    return found.backends
+class BackendsReader:
+    """Reads a file again and again. Of thousands of backends few change: what was read before isn't again."""
 
+    def __init__(self) -> None:
+        self._known: dict[str, Backend] = {}  # by what stands in the file
 
-def _of_json(text: str) -> BackendsFile | None:
-    """Of flawless JSON. It is YAML too, but thousands of backends are read a hundred times as quickly so.
-    None where anything is wrong: who reads it as YAML then can say where."""
-    if not text.lstrip().startswith(("[", "{")):
-        return None
-    try:
-        value = json.loads(text, object_pairs_hook=_no_key_twice)
-        return BackendsFile.model_validate({"backends": value} if isinstance(value, list) else value)
-    except (ValueError, ValidationError, RecursionError):
-        return None
+    def read(self, path: str) -> tuple[Backend, ...]:
+        """The backends. Raises ConfigError with every problem, each with its line and column."""
+        text = read_text(path)
+        found = self._of_json(text)
+        if found is None:
+            found = validated(BackendsFile, _tabs_as_spaces(text), path, None, "backends", "backends")
+        return found.backends
+
+    def _of_json(self, text: str) -> BackendsFile | None:
+        """Of flawless JSON. It is YAML too, but thousands of backends are read ten times as quickly so.
+        None where anything is wrong: who reads it as YAML then can say where."""
+        if not text.lstrip().startswith(("[", "{")):
+            return None
+        try:
+            value = json.loads(text, object_pairs_hook=_no_key_twice)
+            whole = {"backends": value} if isinstance(value, list) else value
+            written = list(map(repr, whole["backends"]))
+            items = [self._known.get(key, item) for key, item in zip(written, whole["backends"], strict=True)]
+            found = BackendsFile.model_validate({**whole, "backends": items})
+        except (ValueError, TypeError, KeyError, ValidationError, RecursionError):
+            return None
+        self._known = dict(zip(written, found.backends, strict=True))
+        return found
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lb.discovery.base import SourceError
 from lb.discovery.watched import WatchedFile
 
 LOOK = 0.1  # seconds between two looks; a file that was the same in both is at rest
+PART = 0.1  # of the time at most goes into reading a file that always changes
 GONE = 5  # looks in a row that don't find it; less is somebody who replaces it
 SURE = 15.0  # seconds after which a file that could not be read is read again, changed or not
 
@@ -35,12 +36,14 @@ class FileSource:
             await self._until_changed(SURE)
         while True:
             self._wrong = True
+            began = monotonic()
             try:
                 found = await asyncio.to_thread(self._load)
             except SourceError as error:
                 raise SourceError(str(error), after=0.0) from error
             self._wrong = False
             yield found
+            await asyncio.sleep((monotonic() - began) / PART)
             await self._until_changed()
 
     def _load(self) -> Sequence[BackendSpec]:

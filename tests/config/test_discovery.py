@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lb.config import ConfigError, load, loads
-from lb.config.backends_file import load_backends
+from lb.config.backends_file import BackendsReader
 from lb.config.values import Address
 from tests.config.helpers import problems
 from tests.config.test_schema import accepts
@@ -108,7 +108,8 @@ def test_a_file_is_beside_the_configuration(tmp_path: Path) -> None:
 def read(directory: Path, text: str) -> list[tuple[str, Address, int, int]]:
     (directory / "backends").write_text(text)
     return [
-        (each.id, each.address, each.weight, each.tier) for each in load_backends(str(directory / "backends"))
+        (each.id, each.address, each.weight, each.tier)
+        for each in BackendsReader().read(str(directory / "backends"))
     ]
 
 
@@ -155,6 +156,20 @@ def test_mistakes_with_their_place(tmp_path: Path, text: str, words: str) -> Non
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     assert words in str(caught.value)
+
+
+def test_what_has_not_changed_is_the_very_same(tmp_path: Path) -> None:
+    reader, path = BackendsReader(), tmp_path / "backends"
+    path.write_text('["h:1", {"address": "h:2", "weight": 2}, "h:3"]')
+    before = reader.read(str(path))
+    path.write_text('[{"address": "h:2", "weight": 2}, "h:1", {"address": "h:3"}, "h:4"]')
+    after = reader.read(str(path))
+    assert after[0] is before[1]
+    assert after[1] is before[0]
+    assert [each.id for each in after] == ["h:2", "h:1", "h:3", "h:4"]
+    path.write_text('["h:1", "h:2", "h:1"]')
+    with pytest.raises(ConfigError, match=r":1:16: .*twice"):
+        reader.read(str(path))
 
 
 def test_thousands_in_json_are_read_quickly(tmp_path: Path) -> None:
