@@ -25,7 +25,7 @@ RIGHT = [
     "consul: {url: 'https://h:8501/', service: a.b-c_d, datacenter: dc1, tags: [a, 'b=c'], ca: ca.pem}",
     "consul: {service: a, passing: false, token: {env: TOKEN}, on_empty: keep}",
 ]
-NEEDS_ONE = "pools.p.discovery[0]: needs exactly one of file, dns, consul"
+NEEDS_ONE = "pools.p.discovery[0]: needs exactly one of file, dns, registry, consul"
 WRONG = [
     ("▸{}", NEEDS_ONE),
     ("▸{file: a, dns: {name: a, port: 1}}", NEEDS_ONE),

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from lb.core.backend import BackendSpec
+from lb.discovery.base import SourceError
 from lb.discovery.registry import RegistrySource
 from tests.discovery.scripted import specs
 
@@ -17,15 +20,16 @@ class Service:
     def __init__(self) -> None:
         self.there: Sequence[BackendSpec] = ()
         self.asked = 0
+        self.trouble = ""
         self.listeners: list[Callable[[], object]] = []
 
     def backends(self) -> Sequence[BackendSpec]:
         self.asked += 1
         return self.there
 
-    def listen(self, changed: Callable[[], object]) -> Callable[[], object]:
-        self.listeners.append(changed)
-        return lambda: self.listeners.remove(changed)
+    def listen(self, on_change: Callable[[], object]) -> Callable[[], None]:
+        self.listeners.append(on_change)
+        return lambda: self.listeners.remove(on_change)
 
     def has(self, *numbers: int) -> None:
         self.there = specs(*numbers)
@@ -35,7 +39,8 @@ class Service:
 
 async def test_changes_are_told_and_many_of_them_once() -> None:
     service = Service()
-    async with contextlib.aclosing(RegistrySource(service).watch()) as sets:
+    source = RegistrySource(service)
+    async with contextlib.aclosing(source.watch()) as sets:
         assert await anext(sets) == ()
         for number in range(10):
             service.has(number)
@@ -47,3 +52,13 @@ async def test_changes_are_told_and_many_of_them_once() -> None:
         service.has(1, 2)
         assert await coming == specs(1, 2)
     assert service.listeners == []
+    service.trouble = "etcd is gone"
+    with pytest.raises(SourceError, match="etcd is gone"):
+        await anext(source.watch())
+    async with contextlib.aclosing(source.watch()) as sets:
+        coming = asyncio.ensure_future(anext(sets))
+        await asyncio.sleep(0.01)
+        assert not coming.done(), "nothing is better yet"
+        service.trouble = ""
+        service.has(3)
+        assert await coming == specs(3)
