@@ -72,6 +72,7 @@ def _dns(section: DnsSection) -> Source:
             section.timeout,
             section.min_ttl,
             section.max_ttl,
+            section.linger or 0.0,
         )
     )
 

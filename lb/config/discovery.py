@@ -121,6 +121,11 @@ class DnsSection(SourceSection):
     max_ttl: Annotated[float, duration(least=0.1)] = Field(
         default=300.0, description="And for so long at most."
     )
+    linger: Annotated[float | None, duration(more_than=0), OrOff("a duration")] = Field(
+        default=None,
+        description="A backend that is named no more stays for so long: for servers that name only some of "
+        "many, and others each time.",
+    )
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -51,6 +52,7 @@ class Question:
 
     `servers` are asked, or those of resolv.conf where there are none: addresses with their ports. `timeout`
     is for all attempts at one question, `least` and `most` are the bounds for a time to live, in seconds.
+    Who is named no more stays for `linger` seconds: some servers name others of many each time.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Question:
     timeout: float = 5.0
     least: float = 1.0
     most: float = 300.0
+    linger: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +81,25 @@ class DnsSource:
         self.question = question
         self._rng = rng or random.Random()
         self._had: set[tuple[str, str]] = set()  # names and types that there were records of
+        self._named: dict[str, tuple[BackendSpec, float]] = {}  # and when, where who was named lingers
 
     async def watch(self) -> AsyncIterator[Sequence[BackendSpec]]:
         question = self.question
         while True:
             asking = _Asking(question, self._had)
             specs, ttl = await (asking.servers() if question.type == "SRV" else asking.hosts())
-            yield specs
+            yield self._with_lingering(specs) if question.linger else specs
             ttl = max(question.least, min(ttl, question.most if specs else EMPTY))
             await asyncio.sleep(ttl * (1.0 + LATER * self._rng.random()))
+
+    def _with_lingering(self, specs: Sequence[BackendSpec]) -> list[BackendSpec]:
+        now = time.monotonic()
+        self._named |= {spec.id: (spec, now) for spec in specs}
+        self._named = {
+            name: (spec, at) for name, (spec, at) in self._named.items() if now - at <= self.question.linger
+        }
+        found = [spec for spec, _ in self._named.values()]
+        return sorted(found, key=lambda spec: (spec.tier, _sortable(spec.host), spec.port))
 
 
 class _Asking:

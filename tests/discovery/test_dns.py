@@ -198,6 +198,19 @@ async def test_bounds_for_the_time_to_live(
         assert loop.time() - began >= waits * 0.95
 
 
+async def test_who_is_named_no_more_lingers_as_configured(server: Dnsmasq) -> None:
+    """As where a server names two of three, and others each time."""
+    await server.say(f"host-record={NAME},10.0.0.2", f"host-record={NAME},10.0.0.3")
+    source = DnsSource(Question(NAME, "A", 80, [("127.0.0.1", server.port)], least=0.1, linger=2.0))
+    async with contextlib.aclosing(source.watch()) as sets:
+        assert ids(list(await anext(sets))) == ["10.0.0.2:80", "10.0.0.3:80"]
+        await server.say(f"host-record={NAME},10.0.0.3", f"host-record={NAME},10.0.0.1")
+        assert ids(list(await anext(sets))) == ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]
+        async with asyncio.timeout(10):
+            while ids(list(await anext(sets))) != ["10.0.0.1:80", "10.0.0.3:80"]:
+                pass
+
+
 # --- servers that are no good ---
 
 
