@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from types import NoneType
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
 from lb.config.fields import Inherited, flag, one_of, parsed, text
 from lb.config.secret import TokenSource, file_path, no_secret
-from lb.config.source import SourceSection
+from lb.config.section import Found
+from lb.config.source import SourceSection, beside
 from lb.config.values import is_visible
 from lb.config.written import quoted
 
@@ -77,6 +79,14 @@ class ConsulSection(SourceSection):
         default=None,
         description="A file with the certificates to trust, for https. The system's if left out.",
     )
+
+    @classmethod
+    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
+        beside(data, "ca", context)
+        if isinstance(data.get("token"), Mapping):
+            data["token"] = dict(data["token"])
+            beside(data["token"], "file", context)
+        yield from ()
 
     @property
     def about(self) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
-from pathlib import Path as FilePath
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_serializer
@@ -20,7 +19,7 @@ from lb.config.fields import text as pattern_text
 from lb.config.resilience import Timeout
 from lb.config.secret import file_path
 from lb.config.section import AT_KEY, Found, Section, readable
-from lb.config.source import SourceSection
+from lb.config.source import SourceSection, beside
 from lb.config.values import Address, parse_address, parse_host
 from lb.config.written import nearest, quoted
 
@@ -46,9 +45,7 @@ class FileSection(SourceSection):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        path, directory = data.get("path"), context.get("directory")
-        if isinstance(path, str) and path and isinstance(directory, FilePath):
-            data["path"] = type(path)(directory / path)
+        beside(data, "path", context)
         yield from ()
 
     @property
@@ -217,9 +214,7 @@ class KubernetesSection(SourceSection):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        path, directory = data.get("kubeconfig"), context.get("directory")
-        if isinstance(path, str) and path and isinstance(directory, FilePath):
-            data["kubeconfig"] = type(path)(directory / path)
+        beside(data, "kubeconfig", context)
         yield from ()
 
     @property

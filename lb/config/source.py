@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from lb.config.fields import OrOff, duration, one_of
 from lb.config.section import Section
+
+
+def beside(data: dict[str, Any], key: str, context: Mapping[str, Any]) -> None:
+    """Makes a path relative to the configuration file, where it isn't absolute."""
+    path, directory = data.get(key), context.get("directory")
+    if isinstance(path, str) and path and isinstance(directory, Path):
+        data[key] = type(path)(directory / path)
 
 
 class SourceSection(Section):

@@ -25,7 +25,7 @@ RIGHT = [
     "consul: {url: 'https://h:8501/', service: a.b-c_d, datacenter: dc1, tags: [a, 'b=c'], ca: ca.pem}",
     "consul: {service: a, passing: false, token: {env: TOKEN}, on_empty: keep}",
 ]
-NEEDS_ONE = "pools.p.discovery[0]: needs exactly one of file, dns, registry, consul"
+NEEDS_ONE = "pools.p.discovery[0]: needs exactly one of file, dns, registry, kubernetes, consul"
 WRONG = [
     ("▸{}", NEEDS_ONE),
     ("▸{file: a, dns: {name: a, port: 1}}", NEEDS_ONE),
@@ -100,6 +100,12 @@ def test_a_file_is_beside_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "lb.yaml").write_text(POOL.replace("SOURCE", "{file: a.yaml}, {file: /b.yaml}"))
     sources = load(tmp_path / "lb.yaml").pools["p"].discovery
     assert [each.section.about for each in sources] == [str(tmp_path / "a.yaml"), "/b.yaml"]
+    consul = "{consul: {service: a, ca: ca.pem, token: {file: token}}}"
+    (tmp_path / "lb.yaml").write_text(POOL.replace("SOURCE", consul))
+    found = load(tmp_path / "lb.yaml").pools["p"].discovery[0].consul
+    assert found is not None
+    assert found.token is not None
+    assert (found.ca, found.token.file) == (str(tmp_path / "ca.pem"), str(tmp_path / "token"))
 
 
 # --- the file ---
