@@ -103,6 +103,8 @@ def backends_tls(config: Config) -> None:
     assert (inside.tls.server_name, inside.tls.insecure_skip_verify) == ("payments.internal", False)
     assert agent.backends[0].id == "unix:/run/agent/http.sock"
     assert edge.proxy_protocol == "v2"
+
+
 def discovery(config: Config) -> None:
     files, names, greeter = (config.pools[name].discovery for name in ("files", "names", "greeter"))
     assert [each.kind for each in (*files, *names, *greeter)] == ["file", "file", "dns", "dns", "consul"]
