@@ -8,7 +8,8 @@ import os
 from setuptools import Extension, setup
 
 HOT = {
-    "core": "backend budget identity load_table message outlier pool queue rate record route rules share",
+    "core": "backend budget identity load_table message outlier pool queue rate record route rules seen "
+    "share",
     "wire": "chunked fields h1_client h1_server heads",
     "proxy": "attempt connection exchange forward plane retry secure timeouts tunnel upload upstream",
     "observe": "clients records",

@@ -49,7 +49,8 @@ class Balancer:
     `__init__`. It never sees a backend that is unhealthy, drained or already tried: the pool did that.
 
     `reason` says in a few words why the last pick was made. `looked` are the backends that it compared,
-    where that isn't all of them. Both are for `lb explain`.
+    where that isn't all of them, and `scores` their scores in the same order, where it goes by anything but
+    requests in flight. All are for `lb explain`.
 
     One that doesn't go by `backend.weight` says `weighted = False`: then the pool sees to it that backends
     which are to get less than others, being new or of a higher tier, do so.
@@ -64,6 +65,7 @@ class Balancer:
     weighted: ClassVar[bool] = True
     reason: str = "the policy's choice"
     looked: Sequence[Backend] = ()
+    scores: Sequence[float] = ()
     key_of: KeyReader | None = None
     checks: ClassVar[Mapping[str, Callable[[Any], object]]] = {}
 

@@ -10,10 +10,22 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from lb.core.backend import Backend
 from lb.core.message import Request
 
 KeyReader = Callable[[Request, str], bytes]
 """Takes a request and its client's address."""
+
+
+class Key(bytes):
+    """A request's key together with what else was read on the way to it.
+
+    `shadow` is the key by which a shadow policy goes, `stuck` the backend that the request's cookie names.
+    """
+
+    shadow: bytes = b""
+    stuck: Backend | None = None
+
 
 FORMS: Final = "header:NAME, cookie:NAME, client, path or query:NAME"
 

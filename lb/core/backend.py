@@ -91,6 +91,10 @@ class BackendSpec:
     path: str = ""
     zone: str = ""
 
+    def is_at(self, other: BackendSpec) -> bool:
+        """Whether both are at the same address."""
+        return self.port == other.port and self.host == other.host and self.path == other.path
+
     @property
     def address(self) -> str:
         """`host:port`, or `unix:` and the path."""
@@ -168,32 +172,34 @@ class Backend:
     )
 
     def __init__(self, spec: BackendSpec, healthy: bool = True) -> None:
+        # What a pick, a start and an end look at comes first: where this is compiled, attributes lie in
+        # memory in this order, and of thousands of backends hardly one is in the processor's caches.
+        self.own = 0
+        self.shared: SharedLoad | None = None
+        self.weight = spec.weight
+        self.candidate_of: object = None  # the pool that may pick it now
+        self.failed_in_row = 0  # only counted where outliers are ejected; never 0 while it is out
+        self.place = 0  # in `shared`
+        self.upstream: Any = None
+        self.requests: dict[int, int] = {}  # by status
+        self.duration = Histogram()
+        self.first_byte = Histogram()
+        self.sent = 0  # bytes of request bodies
+        self.received = 0  # bytes of response bodies
+        self.share = 1.0
         self.id = spec.id
         self.spec = spec
         self.configured_weight = spec.weight
-        self.weight = spec.weight
-        self.share = 1.0
         self.state = ACTIVE
         self.healthy = healthy
         self.judged = healthy  # whether anyone knows: false until the first probe where there are probes
-        self.standby = False  # whether lower tiers do without it
-        self.own = 0
-        self.shared: SharedLoad | None = None
-        self.place = 0  # in `shared`
-        self.failed_in_row = 0  # only counted where outliers are ejected; never 0 while it is out
+        self.standby = ""  # why others do without it: of a higher tier, or of another zone
         self.ejection: Ejection | None = None
-        self.requests: dict[int, int] = {}  # by status
         self.failures: dict[str, int] = {}  # by name
         self.checks: dict[str, int] = {"success": 0, "failure": 0}
         self.ejections = 0
         self.retries = 0  # attempts that failed here and were made up for by another one
-        self.duration = Histogram()
-        self.first_byte = Histogram()
         self.connect = Histogram()
-        self.sent = 0  # bytes of request bodies
-        self.received = 0  # bytes of response bodies
-        self.upstream: Any = None
-        self.candidate_of: object = None  # the pool that may pick it now
 
     def __repr__(self) -> str:
         return f"<Backend {self.id}>"
@@ -221,6 +227,11 @@ class Backend:
         return self.state == ACTIVE and self.configured_weight > 0 and self.judged
 
     @property
+    def drains(self) -> bool:
+        """Whether it ends what it has begun, and takes nothing new."""
+        return self.state == DRAINING
+
+    @property
     def excluded(self) -> str:
         """Why this backend gets no new request, or nothing. What is in front of a bracket is a fixed word."""
         if self.state != ACTIVE:
@@ -232,4 +243,4 @@ class Backend:
             return ejection.reason
         if not self.configured_weight:
             return "weight 0"
-        return "standby" if self.standby else ""
+        return self.standby

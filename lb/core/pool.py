@@ -22,27 +22,34 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from random import Random
-from typing import ClassVar, NamedTuple, Protocol
 
-from lb.core.affinity import KeyReader
 from lb.core.backend import ACTIVE, DISABLED, Backend, BackendSpec
 from lb.core.budget import RetryBudget
-from lb.core.clock import Clock, Timer
+from lb.core.clock import Clock
 from lb.core.failure import AT_LIMIT, NO_BACKENDS, NO_ELIGIBLE, Failure
 from lb.core.message import Request
 from lb.core.outlier import Outliers
+from lb.core.policy import Policy, hook_of, name_of
 from lb.core.queue import Waiter, Waiting
 from lb.core.rules import PoolRules
+from lb.core.seen import PoolView, Seen, view_of
+from lb.core.shadow import Shadowed
 from lb.core.share import SlowStart, serving, shares
+from lb.core.sticky import Sticky, stuck_to
+from lb.core.zones import near_first
 
 log = logging.getLogger("lb.pool")
 
-_in_flight = attrgetter("in_flight")
+_in_flight, _share = attrgetter("in_flight"), attrgetter("share")
+_shared = attrgetter("shared")
+_tier, _zone = attrgetter("tier"), attrgetter("zone")
 
 ALL_OFF = PoolRules()
 
 NO_FAILURE = "none"
 """What the end of a tunnel is counted by where nothing failed."""
+
+NO_SCORES: Sequence[float] = ()
 
 FINE = 1000
 """Where backends get only shares of their weights, all weights of the pool are so many times as large: they
@@ -50,43 +57,6 @@ are whole numbers, and a tenth of 1 is none. They stay so, since policies keep d
 
 DRAWS = 3
 """How often a policy that knows no weights may insist on backends that are to get less."""
-
-LOOK_AGAIN = 0.02
-"""Seconds between two looks, while requests wait, at what other worker processes have freed."""
-
-REMEMBERED = 8
-"""A request record names at most so many candidates: all of a small pool, else those the policy drew."""
-
-
-class PoolView(NamedTuple):
-    """What a pool looked like when it was picked from. Made when the pool changes, shared by all records."""
-
-    policy: str
-    candidates: tuple[Backend, ...]  # all eligible ones; empty where there are too many to remember
-    weights: tuple[int, ...]  # theirs
-    candidates_total: int
-    excluded: tuple[tuple[str, str], ...]  # (ID, reason) of who was no candidate, the first few
-    excluded_total: int
-    panic: str = ""  # why all active ones are candidates, where they are
-
-
-Seen = tuple[PoolView, tuple[int, ...], Sequence[Backend], str]
-"""What was seen at a pick: the pool; the requests in flight of `candidates`, or where these are empty of
-those drawn; the backends that the policy drew, where it drew any; and its reason."""
-
-
-class Policy(Protocol):
-    """What the pool needs of a balancer; `lb.balance.Balancer` is the class to derive from."""
-
-    weighted: ClassVar[bool]
-    reason: str
-    looked: Sequence[Backend]
-    key_of: KeyReader | None
-
-    def pick(self, request: Request | None, backends: Sequence[Backend]) -> Backend: ...
-    def rebuild(self, backends: Sequence[Backend]) -> None: ...
-    def on_start(self, backend: Backend) -> None: ...
-    def on_end(self, backend: Backend, started: float, failure: Failure | None) -> None: ...
 
 
 class Pool:
@@ -115,8 +85,10 @@ class Pool:
         self.tunnel_sent = 0  # bytes to backends, also of those that go on
         self.tunnel_received = 0
         self.panic = False  # whether so few can be used that all are
-        self.waiting = Waiting(0)
+        self.waiting = Waiting(0, clock, self._has_room)
         self.budget: RetryBudget | None = None  # for the retries, where there are any
+        self.sticky: Sticky | None = None  # the cookie that brings clients back, where there is one
+        self.shadow_picks: dict[str, int] = {}  # how often the shadow policy picked the same, or another one
         # Called for each that is new, before it may be picked; and for each that has left, after. What the
         # latter has in flight may still have to end.
         self.on_added: Callable[[Backend], object] = lambda backend: None
@@ -126,20 +98,21 @@ class Pool:
         self._rng = rng or Random()
         self._running = False  # whether there were ever any backends
         self._tiered = False
+        self._zoned = False
         self._scale = 1
         self._slow_start = SlowStart(0.0, clock, self.refresh)
         self._outliers: Outliers | None = None
         self._careful = False  # whether a pick has to look at limits or shares
         self._unfair = False  # whether there are shares that the policy knows nothing of
         self._waiters = self.waiting.waiters
-        self._waking = False
-        self._woken_within = False
-        self._looking: Timer | None = None
         self._complained = False
+        # Of the last pick: whether the policy made it, and else why and from whom it was made.
+        self._asked = False
         self._reason = ""
         self._drawn: Sequence[Backend] = ()
+        self._shadowed: Shadowed | None = None
         self._adopt(policy)
-        self.view = PoolView(self.policy_name, (), (), 0, (), 0)
+        self.view = view_of(self.policy_name, (), ())
         self._last = self.view  # of the last pick: another one after a failed attempt
         self.rules = rules
         self._go_by(rules)
@@ -170,24 +143,60 @@ class Pool:
             self.budget.share, self.budget.least = retries.share, retries.least
         self._slow_start.configure(rules.slow_start)
         self.waiting.most = rules.queue
+        if rules.sticky is None:
+            self.sticky = None
+        elif self.sticky is None or self.sticky.rules != rules.sticky:
+            self.sticky = Sticky(rules.sticky, self.name)
+            self.sticky.learn(self.backends.values())
+        self._read_keys()
 
     def replace_policy(self, policy: Policy) -> None:
         """Picks by another policy from now on. It hears of the attempts that are in flight."""
-        self._adopt(policy)
+        shadowed = self._shadowed
+        self._adopt(policy if shadowed is None else self._shaded(policy, shadowed.shadow))
         self.refresh()
-        if self._on_start is not None:
-            for backend in self.backends.values():
-                for _ in range(backend.own):
-                    self._tell_start(backend)
+        self._tell_of_those_in_flight(hook_of(policy, "on_start"))
+
+    def replace_shadow(self, shadow: Policy | None) -> None:
+        """Asks another policy too from now on, without heeding it; None: no longer."""
+        live = self.policy if self._shadowed is None else self._shadowed.live
+        if shadow is not None:
+            shadowed = self._shaded(live, shadow)
+            self._adopt(shadowed)
+            self.refresh()
+            self._tell_of_those_in_flight(shadowed.shadow_start)
+        elif self._shadowed is not None:
+            self._adopt(live)
+            self.refresh()
+
+    def _shaded(self, live: Policy, shadow: Policy) -> Shadowed:
+        return Shadowed(live, shadow, self, self.shadow_picks)
+
+    def _tell_of_those_in_flight(self, on_start: Callable[[Backend], object] | None) -> None:
+        if on_start is None:
+            return
+        for backend in self.backends.values():
+            for _ in range(backend.own):
+                try:
+                    on_start(backend)
+                except Exception as error:  # noqa: BLE001 - see `_choose`
+                    self._policy_failed(error)
 
     def _adopt(self, policy: Policy) -> None:
         self.policy = policy
-        self.policy_name = type(policy).__dict__.get("name") or _full_name(type(policy))
-        self.key_of = policy.key_of  # sets `request.key` before a pick; None where the policy asks for no key
+        self._shadowed = policy if isinstance(policy, Shadowed) else None
+        self.policy_name = name_of(policy if self._shadowed is None else self._shadowed.live)
+        self.shadow_name = "" if self._shadowed is None else name_of(self._shadowed.shadow)
         self._complained = False
+        self._read_keys()
         # A hook that the policy doesn't have is not called.
-        self._on_start = _overridden(policy, "on_start")
-        self._on_end = _overridden(policy, "on_end")
+        self._on_start = hook_of(policy, "on_start")
+        self._on_end = hook_of(policy, "on_end")
+
+    def _read_keys(self) -> None:
+        """What sets `request.key` before a pick; None where neither the policy nor a cookie asks for one."""
+        key_of = self.policy.key_of
+        self.key_of = key_of if self.sticky is None else self.sticky.reader(key_of)
 
     def close(self) -> None:
         """Starts no timer any more: the pool is no longer used. Who waits is for the data plane to tell."""
@@ -195,9 +204,7 @@ class Pool:
         if self._outliers is not None:
             self._outliers.close()
             self._outliers = None
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
+        self.waiting.close()
 
     # --- membership and state ---
 
@@ -210,22 +217,32 @@ class Pool:
         if len({spec.id for spec in specs}) < len(specs):
             raise ValueError(f"pool {self.name}: two backends have the same ID")
         old, self.backends = self.backends, {}
+        changed = [*old] != [spec.id for spec in specs]
         for spec in specs:
             known = old.get(spec.id)
-            if known is not None and known.spec.address == spec.address:
-                if known.spec.weight != spec.weight:
-                    known.configured_weight = spec.weight
-                known.spec = spec
-                self.backends[spec.id] = old.pop(spec.id)
-            else:
+            if known is None or not known.spec.is_at(spec):
                 self.backends[spec.id] = self._new(spec)
+                changed = True
+                continue
+            before = known.spec
+            if before.weight != spec.weight:
+                known.configured_weight = spec.weight
+            if (before.weight, before.tier, before.zone) != (spec.weight, spec.tier, spec.zone):
+                changed = True
+            known.spec = spec
+            self.backends[spec.id] = old.pop(spec.id)
+        if not changed:  # a source that says the same again costs nothing more
+            return
         self._running = self._running or bool(specs)
-        self._tiered = any(spec.tier for spec in specs)
+        self._tiered = any(map(_tier, specs))
+        self._zoned = any(map(_zone, specs))
         for gone in old.values():
             gone.candidate_of = None
             self._slow_start.end(gone)
             if self._outliers is not None:
                 self._outliers.forget(gone)
+        if self.sticky is not None:
+            self.sticky.learn(self.backends.values())
         self.refresh()
         for gone in old.values():
             self.on_removed(gone)
@@ -249,7 +266,7 @@ class Pool:
                 if backend.ejection is None:
                     backend.failed_in_row = 0
             self.refresh()
-        elif first and (self._tiered or self.rules.panic_threshold):
+        elif first and (self._tiered or self._zoned or self.rules.panic_threshold):
             self.refresh()
         elif first:
             self.on_changed()
@@ -273,30 +290,30 @@ class Pool:
         """Rebuilds what a pick reads, after any change of health, state, weight, membership or rules."""
         if self._outliers is not None:
             self._outliers.settle()
-        backends = list(self.backends.values())
-        for backend in backends:
-            backend.standby = False
-        chosen = [backend for backend in backends if not backend.excluded]
-        loads, panic = dict[int, float](), ""
-        if self._tiered or self.rules.panic_threshold:
-            chosen, loads, panic = serving(backends, chosen, self.rules.panic_threshold)
-        self.panic = bool(panic)
-        for backend in backends:
-            backend.candidate_of = None
+        rules, policy, scale = self.rules, self.policy, self._scale
+        chosen, excluded = list[Backend](), list[tuple[str, str]]()
+        for backend in self.backends.values():
+            backend.standby = ""
             backend.share = 1.0
-        for backend in chosen:
-            backend.candidate_of = self
-        if (loads or self._slow_start.any) and not panic:
-            self._set_shares(chosen, loads)
-        for backend in backends:
-            backend.weight = backend.configured_weight * self._scale
-            if backend.share < 1.0 and self.policy.weighted:
-                backend.weight = max(1, round(backend.weight * backend.share))
-        policy, rules = self.policy, self.rules
-        self._unfair = not policy.weighted and any(backend.share < 1.0 for backend in chosen)
-        self._careful = self._unfair or bool(rules.requests or rules.requests_per_backend)
+            backend.weight = backend.configured_weight * scale
+            why = backend.excluded
+            if why:
+                backend.candidate_of = None
+                excluded.append((backend.id, why))
+            else:
+                backend.candidate_of = self
+                chosen.append(backend)
+        panic = ""
+        if self._tiered or self._zoned or rules.panic_threshold or self._slow_start.any:
+            chosen, panic = self._chosen_carefully(chosen)
+            excluded = [
+                (each.id, each.excluded) for each in self.backends.values() if each.candidate_of is None
+            ]
+        self.panic = bool(panic)
+        self._unfair = not policy.weighted and min(map(_share, chosen), default=1.0) < 1.0
+        limited = bool(rules.requests or rules.requests_per_backend)
+        self._careful = self._unfair or limited or self.sticky is not None
         self.eligible = tuple(chosen)
-        excluded = [(each.id, each.excluded) for each in backends if each.candidate_of is not self]
         self.view = self._view(self.eligible, excluded, panic)
         try:
             policy.rebuild(self.eligible)
@@ -304,30 +321,46 @@ class Pool:
             self._policy_failed(error)
         self.on_changed()
         if self._waiters:
-            self._wake(None)
+            self.waiting.wake(None)
 
-    def _set_shares(self, chosen: Sequence[Backend], loads: dict[int, float]) -> None:
-        """Newcomers and tiers: less of the weight, or for a policy that knows no weights a share to draw."""
+    def _chosen_carefully(self, well: list[Backend]) -> tuple[list[Backend], str]:
+        """Who of those that are well serves, by tiers and zones, and with which share of its weight; or all
+        that are active, and why."""
+        rules, backends = self.rules, list(self.backends.values())
+        loads, panic = dict[int, float](), ""
+        chosen = well
+        if self._tiered or rules.panic_threshold:
+            chosen, loads, panic = serving(backends, well, rules.panic_threshold)
+        groups = [backend.spec.tier if loads else 0 for backend in chosen]
+        if self._zoned and rules.zones is not None and not panic:
+            active = [backend for backend in backends if backend.active]
+            chosen, groups, loads = near_first(active, chosen, loads, rules.zones)
+        for backend in backends:
+            backend.candidate_of = None
+        for backend in chosen:
+            backend.candidate_of = self
+        if (loads or self._slow_start.any) and not panic:
+            self._set_shares(chosen, groups, loads)
+        return chosen, panic
+
+    def _set_shares(self, chosen: Sequence[Backend], groups: Sequence[int], loads: dict[int, float]) -> None:
+        """Newcomers, tiers, zones: less of the weight, or a share to draw where the policy knows none."""
         parts = [self._slow_start.part(backend) for backend in chosen]
-        found = shares(chosen, parts, loads, self.policy.weighted)
+        weighted = self.policy.weighted
+        found = shares(chosen, parts, groups, loads, weighted)
+        if min(found, default=1.0) < 1.0:
+            self._scale = FINE
+        for backend in self.backends.values():
+            backend.weight = backend.configured_weight * self._scale
         for backend, share in zip(chosen, found, strict=True):
             backend.share = share
-            if share < 1.0:
-                self._scale = FINE
+            if share < 1.0 and weighted:
+                backend.weight = max(1, round(backend.weight * share))
 
     def _view(
         self, candidates: tuple[Backend, ...], excluded: Sequence[tuple[str, str]], panic: str = ""
     ) -> PoolView:
-        remembered = candidates if len(candidates) <= REMEMBERED else ()
-        return PoolView(
-            self.policy_name,
-            remembered,
-            tuple(backend.configured_weight for backend in remembered),
-            len(candidates),
-            tuple(excluded[:REMEMBERED]),
-            len(excluded),
-            panic,
-        )
+        return view_of(self.policy_name, candidates, excluded, panic, self.shadow_name)
 
     # --- the way of an attempt ---
 
@@ -345,38 +378,48 @@ class Pool:
         if tried:
             eligible = self._untried(tried)
         if not eligible:
-            self._drawn = ()
+            if self.sticky is not None and (stuck := self._stuck(request, tried)) is not None:
+                return stuck
+            self._settled("")
             failure = NO_ELIGIBLE if self.backends else NO_BACKENDS
             self.reject(failure)
             return failure
         if self._careful:
-            return self._pick_carefully(request, eligible, waited)
+            return self._pick_carefully(request, eligible, tried, waited)
         return self._choose(request, eligible)
 
     def _choose(self, request: Request | None, backends: Sequence[Backend]) -> Backend:
         """One of them: the eligible set or a part of it, not empty."""
         if len(backends) == 1:
-            self._drawn = ()
-            self._reason = "the only candidate"
+            self._settled("the only candidate")
             return backends[0]
-        policy = self.policy
         try:
-            backend = policy.pick(request, backends)
+            backend = self.policy.pick(request, backends)
             if backend.candidate_of is self and (backends is self.eligible or backend in backends):
-                self._reason = policy.reason
-                self._drawn = policy.looked
+                self._asked = True
                 return backend
             raise LookupError(f"it picked {backend!r}, which is not eligible")
         except Exception as error:  # noqa: BLE001 - a user's policy may raise anything; requests go on
             return self._fallback(error, backends)
 
+    def _settled(self, reason: str) -> None:
+        """The last pick was not the policy's."""
+        self._asked, self._reason, self._drawn = False, reason, ()
+
     def _pick_carefully(
-        self, request: Request | None, eligible: tuple[Backend, ...], waited: bool
+        self,
+        request: Request | None,
+        eligible: tuple[Backend, ...],
+        tried: Sequence[Backend],
+        waited: bool,
     ) -> Backend | Failure:
-        """Within the limits of the pool and of each backend; by share where the policy doesn't see to it."""
+        """Within the limits of the pool and of each backend; whom a cookie names; by share where the policy
+        doesn't see to it."""
         rules = self.rules
         if (self._waiters and not waited) or (rules.requests and self.in_flight >= rules.requests):
             return AT_LIMIT
+        if self.sticky is not None and (stuck := self._stuck(request, tried)) is not None:
+            return stuck
         backend = self._choose(request, eligible)
         if self._unfair:
             backend = self._by_share(request, backend, eligible)
@@ -389,6 +432,19 @@ class Pool:
         full = [(each.id, "at its limit") for each in eligible if each not in free]
         self._last = self._view(free, [*full, *self._last.excluded], self.view.panic)
         return self._choose(request, free)
+
+    def _stuck(self, request: Request | None, tried: Sequence[Backend]) -> Backend | None:
+        """The backend that the request's cookie names, where it may serve it and has room; one that drains
+        too."""
+        backend, most = stuck_to(request, tried), self.rules.requests_per_backend
+        if self.sticky is None or backend is None or (most and backend.in_flight >= most):
+            return None
+        self._settled(self.sticky.reason)
+        if backend.candidate_of is not self:
+            self._reason += ", which it may while it drains"
+            excluded = [each for each in self.view.excluded if each[0] != backend.id]
+            self._last = self._view((backend, *self.eligible), excluded, self.view.panic)
+        return backend
 
     def _by_share(self, request: Request | None, backend: Backend, eligible: tuple[Backend, ...]) -> Backend:
         """This one, as often as its share says; else another pick of the rest.
@@ -403,7 +459,7 @@ class Pool:
             if not rest:
                 break
             backend = self._choose(request, rest)
-        self._reason, self._drawn = "drawn by share, while some get less than all of their weight", ()
+        self._settled("drawn by share, while some get less than all of their weight")
         rest = rest or eligible
         return self._rng.choices(rest, [each.share for each in rest])[0]
 
@@ -422,9 +478,14 @@ class Pool:
 
     def seen(self) -> Seen:
         """What the last pick was made from. To be asked between `pick` and `start`, for the record."""
-        view, drawn = self._last, self._drawn
+        view, drawn, reason, scores, shadow = self._last, self._drawn, self._reason, NO_SCORES, None
+        if self._asked:
+            policy = self.policy
+            drawn, reason, scores = policy.looked, policy.reason, policy.scores
+            if self._shadowed is not None:
+                shadow = self._shadowed.choice
         loads = [backend.in_flight for backend in view.candidates or drawn]
-        return view, tuple(loads), drawn, self._reason
+        return view, tuple(loads), drawn, reason, scores, shadow
 
     def start(self, backend: Backend) -> None:
         """An attempt begins."""
@@ -497,7 +558,7 @@ class Pool:
         ):
             outliers.on_end(backend, started, failure, status, stale)
         if self._waiters and not kept:
-            self._wake(backend)
+            self.waiting.wake(backend)
 
     def _tell_end(self, backend: Backend, started: float, failure: Failure | None) -> None:
         on_end = self._on_end
@@ -526,7 +587,7 @@ class Pool:
     def freed(self, backend: Backend) -> None:
         """The place of an attempt that has ended is kept no longer."""
         if self._waiters:
-            self._wake(backend)
+            self.waiting.wake(backend)
 
     def retried(self, backend: Backend) -> None:
         """An attempt at this backend has failed and is made up for by another one."""
@@ -547,41 +608,18 @@ class Pool:
         """
         if not self.waiting.join(waiter, first):
             return False
-        if self._looking is None and any(backend.shared is not None for backend in self.eligible):
-            self._looking = self.clock.call_later(LOOK_AGAIN, self._look_again)
+        if any(map(_shared, self.eligible)):
+            self.waiting.keep_looking()
         return True
 
     def leave(self, waiter: Waiter) -> None:
         """Waits no longer: its time is over, or its client has gone."""
         self.waiting.leave(waiter)
 
-    def _look_again(self) -> None:
-        """Other worker processes don't tell us when they are done with a backend."""
-        self._looking = None
-        if self._waiters:
-            self._looking = self.clock.call_later(LOOK_AGAIN, self._look_again)
-            self._wake(None)
-
-    def _wake(self, freed: Backend | None) -> None:
-        """Calls the first ones while there is room: at this backend, or (None) wherever.
-
-        One free place is one call, since who is called takes it before the next one is. If it doesn't, being
-        gone, the next one gets its chance. What ends or changes meanwhile is seen to here, and not by a
-        call within a call within a call.
-        """
-        if self._waking:
-            self._woken_within = True
-            return
-        self._waking, self._woken_within = True, False
-        try:
-            while self._waiters and (self._has_room(freed) or not self.eligible):
-                self.waiting.next().on_turn()
-                if self._woken_within:
-                    freed = None
-        finally:
-            self._waking = False
-
     def _has_room(self, freed: Backend | None) -> bool:
+        """For one more, at this backend or (None) wherever; or whether there is nothing left to wait for."""
+        if not self.eligible:
+            return True
         rules = self.rules
         if rules.requests and self.in_flight >= rules.requests:
             return False
@@ -597,8 +635,7 @@ class Pool:
     def _fallback(self, error: Exception, eligible: Sequence[Backend]) -> Backend:
         """Serves the request all the same when the policy can't pick: the least busy."""
         self._policy_failed(error)
-        self._reason = f"the policy failed ({type(error).__name__}); the least busy one was taken"
-        self._drawn = ()
+        self._settled(f"the policy failed ({type(error).__name__}); the least busy one was taken")
         return min(eligible, key=_in_flight)
 
     def _policy_failed(self, error: Exception) -> None:
@@ -613,13 +650,3 @@ class Pool:
             )
         self._complained = True
         self.policy_errors += 1
-
-
-def _full_name(policy: type) -> str:
-    return f"{policy.__module__}:{policy.__qualname__}"
-
-
-def _overridden(policy: Policy, name: str) -> Callable[..., None] | None:
-    method = getattr(policy, name)
-    inherited = getattr(method, "__func__", None)
-    return None if getattr(inherited, "does_nothing", False) else method

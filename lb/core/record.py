@@ -7,7 +7,7 @@ from typing import Protocol
 
 from lb.core.backend import Backend
 from lb.core.failure import Failure
-from lb.core.pool import PoolView, Seen
+from lb.core.seen import PoolView, Seen
 
 
 class AttemptRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 BAD_STATUSES = frozenset((502, 503, 504))
@@ -61,6 +61,27 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class ZoneRules:
+    """Backends of the balancer's own `zone` come first, while at least so many as `least` of them are well.
+
+    `traffic` is the zone's part of all traffic, from 0 to 1; 0 where each zone has as much as any other.
+    """
+
+    zone: str
+    traffic: float = 0.0
+    least: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StickyRules:
+    """The cookie that brings a client back to its backend. `attributes` are what follows its value."""
+
+    cookie: str
+    attributes: str = "; Path=/; HttpOnly; SameSite=Lax"
+    secret: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class PoolRules:
     """All rules of a pool. What is 0 or None is off.
 
@@ -81,3 +102,5 @@ class PoolRules:
     queue_timeout: float = 1.0
     outliers: OutlierRules | None = None
     retries: RetryRules | None = None
+    zones: ZoneRules | None = None
+    sticky: StickyRules | None = None

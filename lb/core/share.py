@@ -92,7 +92,7 @@ def serving(
         return well, {}, ""
     loads = tier_loads(health)
     for backend in well:
-        backend.standby = backend.spec.tier not in loads
+        backend.standby = "" if backend.spec.tier in loads else "standby"
     return [backend for backend in well if not backend.standby], loads, ""
 
 
@@ -119,22 +119,23 @@ def tier_loads(health: Mapping[int, float]) -> dict[int, float]:
 
 
 def shares(
-    backends: Sequence[Backend], parts: Sequence[float], loads: Mapping[int, float], weighted: bool
+    backends: Sequence[Backend],
+    parts: Sequence[float],
+    groups: Sequence[int],
+    loads: Mapping[int, float],
+    weighted: bool,
 ) -> list[float]:
     """Of what each backend's weight says, the share that it gets: 1 for those that get the most.
 
-    `parts` are how far they are in their slow start, `loads` those of their tiers (none: there is but one).
-    If all are starting slowly, those that are furthest get all of their weight. `weighted` says whether
-    the policy goes by weights, or gives the same to all.
+    `parts` are how far they are in their slow start, `groups` what each belongs to (a tier, a zone of one),
+    and `loads` those of the groups (none: there is but one). If all are starting slowly, those that are
+    furthest get all of their weight. `weighted` says whether the policy goes by weights, or gives the same
+    to all.
     """
     sums: dict[int, float] = {}
-    for backend, part in zip(backends, parts, strict=True):
+    for backend, part, group in zip(backends, parts, groups, strict=True):
         weight = backend.configured_weight if weighted else 1
-        tier = backend.spec.tier if loads else 0
-        sums[tier] = sums.get(tier, 0.0) + weight * part
-    found = []
-    for backend, part in zip(backends, parts, strict=True):
-        tier = backend.spec.tier if loads else 0
-        found.append(part * (loads[tier] if loads else 1.0) / sums[tier])
+        sums[group] = sums.get(group, 0.0) + weight * part
+    found = [part * loads.get(group, 1.0) / sums[group] for part, group in zip(parts, groups, strict=True)]
     most = max(found, default=1.0)
     return [share / most for share in found]

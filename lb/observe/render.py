@@ -7,12 +7,13 @@ answers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
 from typing import Any
 
 from lb.core.backend import Backend
 from lb.core.failure import Failure
-from lb.core.pool import PoolView, Seen
 from lb.core.record import AttemptRecord, ExchangeRecord
+from lb.core.seen import PoolView, Seen
 from lb.observe.timestamp import iso_time
 
 # --- as a dict ---
@@ -74,12 +75,13 @@ def _attempt(attempt: AttemptRecord, started: float, previous: AttemptRecord | N
 
 
 def _pick(seen: Seen, picked: Backend) -> dict[str, Any]:
-    view, loads, drawn, reason = seen
+    view, loads, drawn, reason, scores, shadow = seen
     candidates = view.candidates or drawn
     weights = view.weights or [backend.configured_weight for backend in drawn]
     shown: list[tuple[Backend, int | None, int]] = list(zip(candidates, loads, weights, strict=True))
     if picked not in candidates:  # a large pool shows only what the policy drew, and that may be nothing
         shown.append((picked, None, picked.configured_weight))
+    score = dict(zip(drawn, scores, strict=False))
     return {
         "reason": reason,
         "candidates": [
@@ -87,14 +89,25 @@ def _pick(seen: Seen, picked: Backend) -> dict[str, Any]:
                 "id": backend.id,
                 "in_flight": load,
                 "weight": weight,
+                "tier": backend.spec.tier,
+                "zone": backend.spec.zone or None,
+                "score": _significant(score.get(backend)),
                 "drawn": backend in drawn,
                 "picked": backend is picked,
             }
             for backend, load, weight in shown
         ],
         "candidates_total": view.candidates_total,
+        "shadow": {"policy": view.shadow, "picked": None if shadow is None else shadow.id}
+        if view.shadow
+        else None,
         **_left_out(view),
     }
+
+
+def _significant(score: float | None) -> float | None:
+    """Four digits say enough. What no JSON can say is none."""
+    return None if score is None or not isfinite(score) else float(f"{score:.4g}")
 
 
 def _left_out(view: PoolView) -> dict[str, Any]:
@@ -186,18 +199,44 @@ def _explain_pick(attempt: dict[str, Any]) -> Iterator[str]:
     if pick["panic"]:
         yield f"  All active backends are candidates, well or not: {pick['panic']}."
     yield f"  Picked {attempt['backend']}: {pick['reason']}."
+    if pick["shadow"] is not None:
+        yield f"  {_shadow(pick['shadow'], attempt['backend'])}"
     yield ""
-    rows = [("   ", "backend", "in flight", "weight", "")]
-    for each in candidates:
-        load = "?" if each["in_flight"] is None else str(each["in_flight"])
-        note = "picked" if each["picked"] else "compared" if each["drawn"] else ""
-        rows.append((" ->" if each["picked"] else "", each["id"], load, str(each["weight"]), note))
-    yield from _columns(rows, right=(2, 3))
+    yield from _table(candidates)
     if total > len(candidates):
         yield f"     and {total - len(candidates)} more"
     if pick["excluded"]:
         yield ""
         yield f"  Left out: {_excluded(pick)}."
+
+
+def _shadow(shadow: dict[str, Any], picked: str) -> str:
+    policy, choice = shadow["policy"], shadow["picked"]
+    if choice is None:
+        return f"The shadow policy {policy} was not asked, or failed."
+    return f"The shadow policy {policy} would have taken {'the same' if choice == picked else choice}."
+
+
+OPTIONAL = ("score", "tier", "zone")
+"""Columns that are only there where they tell something."""
+
+
+def _table(candidates: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The candidates. What is the same for all of them, tier 0 or no zone, needs no column."""
+    shown = [column for column in OPTIONAL if any(each.get(column) for each in candidates)]
+    if any(each.get("score") is not None for each in candidates) and "score" not in shown:
+        shown.insert(0, "score")
+    rows = [("   ", "backend", "in flight", "weight", *shown, "")]
+    for each in candidates:
+        load = "?" if each["in_flight"] is None else str(each["in_flight"])
+        note = "picked" if each["picked"] else "compared" if each["drawn"] else ""
+        more = ["" if each.get(column) is None else _cell(each[column]) for column in shown]
+        rows.append((" ->" if each["picked"] else "", each["id"], load, str(each["weight"]), *more, note))
+    return _columns(rows, right=range(2, 4 + len([each for each in shown if each != "zone"])))
+
+
+def _cell(value: float | str) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _excluded(pick: dict[str, Any]) -> str:

@@ -179,7 +179,7 @@ def test_a_pick_says_why_and_from_whom(policy: str) -> None:
     pool = made_pool(numbered([1, 2, 1, 3, 1]), policy)
     for _ in range(100):
         backend = picked(pool)
-        _, _, looked, reason = pool.seen()
+        _, _, looked, reason, *_ = pool.seen()
         assert reason
         assert set(looked) <= set(pool.eligible)
         assert not looked or backend in looked

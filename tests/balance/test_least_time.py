@@ -88,7 +88,7 @@ def test_it_says_what_it_compared(policy: str) -> None:
     pool = made_pool(numbered([1] * 20), policy)
     for _ in range(50):
         backend = picked(pool)
-        _, _, looked, reason = pool.seen()
+        _, _, looked, reason, *_ = pool.seen()
         assert backend is looked[0]
         assert len(set(looked)) == 2
         assert reason.endswith("latency times requests in flight, of two drawn")

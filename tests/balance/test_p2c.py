@@ -65,7 +65,7 @@ def test_two_different_ones_are_drawn() -> None:
     pool = made_pool(specs(a=9, b=1, c=1), "p2c")
     for _ in range(1000):
         picked(pool)
-        _, _, (one, other), _ = pool.seen()
+        _, _, (one, other), *_ = pool.seen()
         assert one is not other
 
 

@@ -33,7 +33,7 @@ def test_why_a_backend_is_excluded(state: str, healthy: bool, weight: int, reaso
 
 def test_who_is_out_or_stands_by_says_so_after_what_is_graver() -> None:
     backend = Backend(BackendSpec("a", "h", 1))
-    backend.standby = True
+    backend.standby = "standby"
     assert backend.excluded == "standby"
     backend.ejection = Ejection("ejected (5 failures in a row, for 10 s)", 10.0)
     assert backend.excluded == "ejected (5 failures in a row, for 10 s)"

@@ -10,8 +10,9 @@ import pytest
 from lb.balance import Balancer, policies, policy_class
 from lb.core.backend import ACTIVE, DISABLED, DRAINING, Backend, BackendSpec
 from lb.core.failure import AT_LIMIT, BAD_REQUEST, CLIENT_GONE, NO_BACKENDS, NO_ELIGIBLE, RESET, Failure
-from lb.core.pool import REMEMBERED, Pool
+from lb.core.pool import Pool
 from lb.core.rules import PoolRules, RetryRules
+from lb.core.seen import REMEMBERED
 from tests.core.fleet import FirstOfAll, ids, load, made_pool, numbered, picked, served, specs
 
 
@@ -133,7 +134,7 @@ class TestPick:
         pool.set_health(pool.backends["b"], False)
         assert pool.pick(None) is NO_ELIGIBLE
         assert pool.rejected == {"no_eligible_backend": 1}
-        view, loads, drawn, _ = pool.seen()
+        view, loads, drawn, *_ = pool.seen()
         assert view.excluded == (("a", "weight 0"), ("b", "unhealthy"))
         assert (view.candidates, view.candidates_total, loads, drawn) == ((), 0, (), ())
 
@@ -159,7 +160,7 @@ class TestPick:
         a, b, _ = pool.backends.values()
         pool.start(b)
         picked(pool)
-        view, loads, drawn, reason = pool.seen()
+        view, loads, drawn, reason, *_ = pool.seen()
         assert (view.candidates, view.candidates_total, loads) == ((a, b), 2, (0, 1))
         assert (view.excluded, view.excluded_total) == ((("c", "weight 0"),), 1)
         assert (drawn, reason) == ((), "the first")
@@ -178,7 +179,7 @@ class TestPick:
     def test_of_a_large_pool_only_what_the_policy_drew_is_remembered(self) -> None:
         pool = made_pool(numbered([1] * 100), "p2c")
         picked(pool)
-        view, loads, drawn, _ = pool.seen()
+        view, loads, drawn, *_ = pool.seen()
         assert (view.candidates, view.candidates_total) == ((), 100)
         assert len(loads) == len(drawn) == 2
         for backend in pool.backends.values():

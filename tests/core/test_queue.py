@@ -3,6 +3,7 @@
 import pytest
 
 from lb.core.queue import Waiting
+from tests.core.clock import VirtualClock
 
 
 class Someone:
@@ -11,8 +12,12 @@ class Someone:
     def on_turn(self) -> None: ...
 
 
+def made_waiting(most: int) -> Waiting:
+    return Waiting(most, VirtualClock(), lambda freed: False)
+
+
 def test_first_come_first_served() -> None:
-    waiting = Waiting(3)
+    waiting = made_waiting(3)
     a, b, c = Someone(), Someone(), Someone()
     assert [waiting.join(each) for each in (a, b, c)] == [True] * 3
     waiting.leave(b)
@@ -23,7 +28,7 @@ def test_first_come_first_served() -> None:
 
 
 def test_who_finds_no_place_does_not_wait() -> None:
-    waiting = Waiting(1)
+    waiting = made_waiting(1)
     a, b = Someone(), Someone()
     assert waiting.join(a)
     assert waiting.join(a), "it has a place already"
@@ -35,7 +40,7 @@ def test_who_finds_no_place_does_not_wait() -> None:
 
 
 def test_who_had_its_turn_in_vain_is_the_first_again() -> None:
-    waiting = Waiting(2)
+    waiting = made_waiting(2)
     a, b, c = Someone(), Someone(), Someone()
     waiting.join(a)
     waiting.join(b)
@@ -46,4 +51,4 @@ def test_who_had_its_turn_in_vain_is_the_first_again() -> None:
 
 
 def test_with_no_places_nobody_waits() -> None:
-    assert not Waiting(0).join(Someone())
+    assert not made_waiting(0).join(Someone())

@@ -1,0 +1,51 @@
+"""What a pool looked like when it was picked from: what `lb explain` makes its words of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from lb.core.backend import Backend
+
+REMEMBERED: Final = 8
+"""A request record names at most so many candidates: all of a small pool, else those the policy drew."""
+
+
+class PoolView(NamedTuple):
+    """A pool at a time. Made when the pool changes, shared by all records."""
+
+    policy: str
+    candidates: tuple[Backend, ...]  # all eligible ones; empty where there are too many to remember
+    weights: tuple[int, ...]  # theirs
+    candidates_total: int
+    excluded: tuple[tuple[str, str], ...]  # (ID, reason) of who was no candidate, the first few
+    excluded_total: int
+    panic: str = ""  # why all active ones are candidates, where they are
+    shadow: str = ""  # the policy that is only tried, where there is one
+
+
+Seen = tuple[PoolView, tuple[int, ...], Sequence[Backend], str, Sequence[float], Backend | None]
+"""What was seen at a pick: the pool; the requests in flight of `candidates`, or where these are empty of
+those drawn; the backends that the policy drew, where it drew any; its reason; the scores of those drawn,
+where it goes by more than requests in flight; and whom the shadow policy would have taken."""
+
+
+def view_of(
+    policy: str,
+    candidates: tuple[Backend, ...],
+    excluded: Sequence[tuple[str, str]],
+    panic: str = "",
+    shadow: str = "",
+) -> PoolView:
+    """The view of a pool with these candidates."""
+    remembered = candidates if len(candidates) <= REMEMBERED else ()
+    return PoolView(
+        policy,
+        remembered,
+        tuple([backend.configured_weight for backend in remembered]),
+        len(candidates),
+        tuple(excluded[:REMEMBERED]),
+        len(excluded),
+        panic,
+        shadow,
+    )
