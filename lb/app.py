@@ -17,7 +17,6 @@ from lb.build import (
     client_room,
     identification,
     own_files,
-    pool_rules,
     upstream_options,
     warnings,
 )
@@ -443,7 +442,9 @@ class App:
         pool.starts_healthy = after.health_check is None
         if name in new.policies:
             pool.replace_policy(new.policies[name])
-        rules = pool_rules(name, new.config)
+        if name in new.shadows:
+            pool.replace_shadow(new.shadows[name])
+        rules = new.rules[name]
         if rules != pool.rules:
             pool.configure(rules)
         if (before.backends != after.backends or name in self.members) and not after.discovery:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from math import inf
 from random import Random
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from lb.config import Config, OutlierDetection, Retries
 from lb.config import Listener as ListenerConfig
 from lb.config import Pool as PoolConfig
 from lb.config import Route as RouteConfig
+from lb.config.pools import BalancerSpec
+from lb.config.sticky import Sticky as StickyConfig
 from lb.control.room import room
 from lb.core.backend import Backend
 from lb.core.clock import Clock
@@ -22,7 +25,7 @@ from lb.core.message import Limits
 from lb.core.pool import Pool
 from lb.core.rate import RateLimit
 from lb.core.route import Match, Quota, Route, Routes, Target
-from lb.core.rules import OutlierRules, PoolRules, RetryRules, Timeouts
+from lb.core.rules import OutlierRules, PoolRules, RetryRules, StickyRules, Timeouts, ZoneRules
 from lb.proxy.backend_tls import BackendTls, TlsOptions
 from lb.proxy.entrance import Senders, Tls
 from lb.proxy.listener import ListenerOptions
@@ -44,7 +47,15 @@ class CannotStart(Exception):
 
 def build_policy(name: str, config: PoolConfig, clock: Clock) -> Balancer:
     """The policy of a pool. Raises CannotStart where it can't be made."""
-    spec = config.balancer
+    return _made(name, config.balancer, clock)
+
+
+def build_shadow(name: str, config: PoolConfig, clock: Clock) -> Balancer | None:
+    """The policy that is only tried, where there is one. Raises CannotStart where it can't be made."""
+    return None if config.shadow is None else _made(name, config.shadow, clock)
+
+
+def _made(name: str, spec: BalancerSpec, clock: Clock) -> Balancer:
     try:
         return policy_class(spec.policy)(clock, Random(), **spec.options)
     except Exception as error:
@@ -61,6 +72,7 @@ def build_pool(name: str, config: Config, clock: Clock) -> Pool:
         starts_healthy=ours.health_check is None,
         rules=pool_rules(name, config),
     )
+    pool.replace_shadow(build_shadow(name, ours, clock))
     if not ours.discovery:  # else all come at once, when its sources have been asked
         pool.update(specs_of(ours.backends))
     pool.on_removed = _close_connections
@@ -78,7 +90,22 @@ def pool_rules(name: str, config: Config) -> PoolRules:
     retries = None if pool.retries is None else retry_rules(pool.retries)
     if retries is None and any(_retries(route, pool) for route in config.routes if name in route.targets):
         retries = RetryRules()  # a budget for the routes that have some
-    return rules_of(pool, retries)
+    zone = config.own_zone
+    return replace(
+        rules_of(pool, retries),
+        zones=ZoneRules(zone, pool.zones.traffic or 0.0, pool.zones.min_backends)
+        if zone and pool.zones
+        else None,
+        sticky=None if pool.sticky is None else _sticky_rules(name, pool.sticky),
+    )
+
+
+def _sticky_rules(name: str, config: StickyConfig) -> StickyRules:
+    """Raises CannotStart where the secret can't be read."""
+    try:
+        return StickyRules(config.cookie, config.attributes, config.read_secret())
+    except ValueError as error:
+        raise CannotStart(f"pool {name}: {error}") from error
 
 
 def rules_of(pool: PoolConfig | SimulatedPool, retries: RetryRules | None) -> PoolRules:

@@ -21,9 +21,11 @@ from lb.build import (
     build_policy,
     build_pool,
     build_routes,
+    build_shadow,
     build_tls,
     health_check,
     listener_options,
+    pool_rules,
     reach_of,
 )
 from lb.certificates import server_tls
@@ -32,6 +34,7 @@ from lb.config.section import Section
 from lb.core.backend import Backend
 from lb.core.pool import Pool as RunningPool
 from lb.core.route import Routes
+from lb.core.rules import PoolRules
 from lb.discovery.watch import Watch
 from lb.logfile import LogFile
 from lb.membership import first_sets, prepare_sources, specs_to_be
@@ -55,6 +58,8 @@ class Prepared:
     config: Config
     pools: dict[str, RunningPool] = field(default_factory=dict)
     policies: dict[str, Balancer] = field(default_factory=dict)  # new ones, of pools that stay
+    shadows: dict[str, Balancer | None] = field(default_factory=dict)  # likewise; None: no longer any
+    rules: dict[str, PoolRules] = field(default_factory=dict)
     reaches: dict[str, Reach] = field(default_factory=dict)
     probers: dict[str, Prober] = field(default_factory=dict)
     watches: dict[str, list[Watch]] = field(default_factory=dict)  # by pool, of those that have sources
@@ -105,8 +110,12 @@ def _prepare_pools(app: App, new: Prepared, undo: AsyncExitStack) -> None:
         if pool is None:
             pool = build_pool(name, config, clock)
             undo.callback(pool.close)
-        elif before is None or before.balancer != ours.balancer:
-            new.policies[name] = build_policy(name, ours, clock)
+        else:
+            if before is None or before.balancer != ours.balancer:
+                new.policies[name] = build_policy(name, ours, clock)
+            if before is None or before.shadow != ours.shadow:
+                new.shadows[name] = build_shadow(name, ours, clock)
+            new.rules[name] = pool_rules(name, config)
         new.pools[name] = pool
         reach = new.reaches[name] = _reach(app, name, ours, before)
         check = health_check(ours, reach) if app.probes else None

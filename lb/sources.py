@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 def specs_of(backends: Iterable[BackendConfig]) -> list[BackendSpec]:
     """Backends as the configuration has them."""
     return [
-        BackendSpec(each.id, each.address.host, each.address.port, each.weight, each.tier, each.address.path)
+        BackendSpec(
+            each.id,
+            each.address.host,
+            each.address.port,
+            each.weight,
+            each.tier,
+            each.address.path,
+            each.zone or "",
+        )
         for each in backends
     ]
 

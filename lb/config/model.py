@@ -26,7 +26,7 @@ from lb.config.fields import (
     text,
     whole,
 )
-from lb.config.pools import Pool
+from lb.config.pools import Pool, zone_name
 from lb.config.registry import Registry
 from lb.config.resilience import Timeout
 from lb.config.routes import Match, Route
@@ -225,6 +225,11 @@ class Config(Section):
         default=False,
         description="Reload this file when it changes, as on SIGHUP.",
     )
+    zone: Annotated[str | None, zone_name, OrOff("a zone")] = Field(
+        default=None,
+        description="Where this balancer runs: backends of the same zone come first. If left out, what the "
+        "environment variable `LB_ZONE` says.",
+    )
     max_connections: Annotated[int | None, whole(1, 10_000_000), OrOff("a whole number")] = Field(
         default=None,
         description="At most so many connections of clients at a time, in all workers together. With `off`, "
@@ -307,6 +312,11 @@ class Config(Section):
         for number, route in items_of(data.get("routes")):
             yield from _unknown_pools(number, route, pools)
         yield from _unreachable_routes(data)
+
+    @property
+    def own_zone(self) -> str:
+        """Where this balancer runs; empty where nobody said."""
+        return self.zone or os.environ.get("LB_ZONE", "")
 
 
 def _shared_binds(data: Mapping[str, Any]) -> Iterator[Found]:

@@ -24,6 +24,7 @@ from lb.config.fields import (
 from lb.config.policy import examine_policy
 from lb.config.resilience import OutlierDetection, PoolLimits, PoolTimeouts, Retries, Timeout
 from lb.config.section import AT_KEY, Found, Path, Section, items_of, peek, readable
+from lb.config.sticky import Sticky
 from lb.config.upstream import OnOrMapping, PoolTls
 from lb.config.values import Address, StatusSet, is_visible, parse_address, parse_host, parse_statuses
 from lb.config.written import nearest, quoted
@@ -59,6 +60,12 @@ class BalancerSpec(Section):
         return {"policy": self.policy, **self.options}
 
 
+zone_name = text(
+    "1 to 63 letters, digits and . _ -",
+    r"[A-Za-z0-9._-]{1,63}",
+    "eu-1a",
+    type=["string", "number", "boolean"],
+)
 _backend_id = text(
     "1 to 128 letters, digits and . _ : / [ ] -",
     r"[A-Za-z0-9._:/\[\]-]{1,128}",
@@ -86,6 +93,9 @@ class Backend(Section):
     tier: Annotated[int, whole(0, 9)] = Field(
         default=0,
         description="Tier 0 serves as long as one of its backends can, then tier 1, and so on.",
+    )
+    zone: Annotated[str | None, zone_name, OrOff("a zone")] = Field(
+        default=None, description="Where it runs. Those of the balancer's own `zone` come first."
     )
 
     @classmethod
@@ -160,6 +170,19 @@ class HealthCheck(Section):
                     yield (key, AT_KEY), f"means nothing with type tcp, which only connects; leave {key} out"
 
 
+class Zones(Section):
+    """How the balancer's own zone comes first."""
+
+    min_backends: Annotated[int, whole(1, 65535)] = Field(
+        default=1, description="With fewer that are well in our zone, all zones serve alike."
+    )
+    traffic: Annotated[float | None, percentage(more_than_none=True), OrOff("a percentage")] = Field(
+        default=None,
+        description="How much of all traffic our zone has. With `off`, each zone counts as having as much as "
+        "any other.",
+    )
+
+
 class Keepalive(Section):
     """Connections to the backends that are kept for the next request."""
 
@@ -200,11 +223,26 @@ class Pool(Section):
         json_schema_extra={"default": "p2c"},
         description="The policy: its name, or `{policy: NAME}` with its options beside.",
     )
+    shadow: Annotated[
+        Annotated[BalancerSpec, OrShort("policy", policy_name.json_schema, rest="options")] | None,
+        OrOff("a policy"),
+    ] = Field(
+        default=None,
+        description="Another policy to try beside it: it is asked for each request and not heeded, and how "
+        "often it would have picked another backend is counted.",
+    )
+    sticky: Annotated[Sticky | None, OrOff()] = Field(
+        default=None, description="A cookie brings each client back to the backend that served it first."
+    )
+    zones: Annotated[Zones | None, OrOff()] = Field(
+        default=Zones.model_construct(),
+        description="How the balancer's own `zone` comes first, where it has one. With `off`, it doesn't.",
+    )
     backends: tuple[Annotated[Backend, OrShort("address", backend_address.json_schema)], ...] = Field(
         default=(),
         min_length=1,
-        description="Who serves: `host:port`, `unix:PATH`, or `{id, address, weight, tier}`. Needed where "
-        "`discovery` isn't given.",
+        description="Who serves: `host:port`, `unix:PATH`, or `{id, address, weight, tier, zone}`. Needed "
+        "where `discovery` isn't given.",
     )
     discovery: tuple[DiscoverySource, ...] = Field(
         default=(),

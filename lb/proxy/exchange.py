@@ -339,7 +339,10 @@ class Exchange(ExchangeRecord):
         plane = connection.plane
         self._response_begun = True
         self.status = response.status
-        early = connection.codec.send_switch(response, plane.id_field + self.id)
+        extra = plane.id_field + self.id
+        if attempt.pool.sticky is not None:
+            extra += self._cookie(attempt)
+        early = connection.codec.send_switch(response, extra)
         idle = attempt.timeouts.tunnel
         tunnel = Tunnel(self, attempt, connection, backend, idle, plane.sweeper)
         if data:
@@ -378,6 +381,8 @@ class Exchange(ExchangeRecord):
             extra += b"\r\n" + dates.line()
         if self._route is not None:
             self._edit(connection, self._route, response)
+        if attempt.pool.sticky is not None:
+            extra += self._cookie(attempt)
         codec.send_head(response, extra, data, end)
         if end:
             self._finish(now)
@@ -387,6 +392,13 @@ class Exchange(ExchangeRecord):
         rules = route.rules
         if rules is not None and rules.response is not None:
             rules.response.apply(response.lines, values_of(self, self._request, connection.scheme))
+
+    def _cookie(self, attempt: Attempt) -> bytes:
+        """The line that brings the client back to this backend, where it hasn't got it yet."""
+        sticky, request = attempt.pool.sticky, self._request
+        if sticky is None or request is None:
+            return b""
+        return sticky.field(request.key, attempt.backend, len(self.attempts) > 1)
 
     def on_response_data(self, data: bytes) -> None:
         if self._connection is not None:

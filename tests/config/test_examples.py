@@ -141,6 +141,12 @@ def full(config: Config) -> None:
         assert section == type(section)()
     for section in [pool.timeouts, pool.keepalive, pool.retries, pool.outlier_detection, pool.limits]:
         assert section == type(section)()
+    assert pool.sticky is not None
+    assert pool.sticky.secret is not None
+    assert pool.zones == type(pool.zones)()
+    for section in [pool.sticky, pool.zones, pool.shadow]:
+        fields = set(type(section).model_fields) - {"options"}
+        assert section.model_fields_set >= fields
     assert (config.workers, config.watch, config.max_connections) == (1, False, None)
     assert (pool.slow_start, pool.panic_threshold, pool.tls, pool.proxy_protocol) == (None, None, None, None)
 

@@ -27,7 +27,7 @@ def test_the_name_of_the_file_stands_before_each_problem(tmp_path):
         load(path)
     assert str(caught.value).splitlines() == [
         f"{path}:1:1: pols: unknown key (did you mean pools?)",
-        f"{path}:2:1: x: unknown key (known here: workers, watch, max_connections, listeners, "
+        f"{path}:2:1: x: unknown key (known here: workers, watch, zone, max_connections, listeners, "
         "trusted_proxies, forwarded, request_id, expose_backend, request_records, access_log, admin, "
         "registry, drain, routes, errors, pools)",
     ]

@@ -535,7 +535,7 @@ def test_at_the_top(text, message):
     text = f"{text}\n{POOL}"
     if message.endswith("reload: unknown key"):
         message += (
-            " (known here: workers, watch, max_connections, listeners, trusted_proxies, forwarded, "
+            " (known here: workers, watch, zone, max_connections, listeners, trusted_proxies, forwarded, "
             "request_id, expose_backend, request_records, access_log, admin, registry, drain, routes, "
             "errors, pools)"
         )

@@ -29,8 +29,10 @@ from lb.config import (
 from lb.config.access import BasicAuth, RequestHeaders, ResponseHeaders, RouteLimits
 from lb.config.answers import Respond
 from lb.config.loader import parse
+from lb.config.pools import Zones
 from lb.config.reference import reference
 from lb.config.section import Section
+from lb.config.sticky import Sticky
 from lb.config.written import natural
 from tests.config.helpers import problems
 
@@ -289,10 +291,13 @@ SECTIONS: list[tuple[type[Section], str]] = [
     (PoolTimeouts, IN_A_POOL.replace("KEY", "timeouts: {KEY}")),
     (Keepalive, IN_A_POOL.replace("KEY", "keepalive: {KEY}")),
     (HealthCheck, IN_A_POOL.replace("KEY", "health_check: {KEY}")),
+    (Zones, IN_A_POOL.replace("KEY", "zones: {KEY}")),
+    (Sticky, IN_A_POOL.replace("KEY", "sticky: {cookie: a, KEY}")),
     (Backend, "pools: {p: {backends: [{address: 'h:1', KEY}]}}\n"),
 ]
 ELSEWHERE = {"pools", "routes", "pool", "split", "bind", "backends", "balancer", "address", "requests", "id"}
 ELSEWHERE |= {"respond", "redirect"}
+ELSEWHERE |= {"shadow", "cookie", "secret"}
 """Keys that refer to others, that must be given, or that the texts have already."""
 ONLY_THE_LOADER = {"trusted_proxies", "host", "hosts", "allow", "deny", "file", "users"}
 """What no pattern can say."""
