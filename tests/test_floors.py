@@ -67,13 +67,16 @@ def test_imports_only_go_down(file: Path) -> None:
 
 def test_the_test_sees_an_upward_import(tmp_path: Path) -> None:
     file = LB / "core" / "clock.py"
-    assert ("lb.core.pool") in {name for _, name in imported(LB / "core" / "record.py")}
+    assert ("lb.core.seen") in {name for _, name in imported(LB / "core" / "record.py")}
     assert floor_of(file) == "core"
 
 
 def test_policies_stay_small() -> None:
     """A policy is a file of under 40 lines."""
-    shared = {"__init__.py", "base.py", "choosers.py", "hashing.py", "load.py", "meters.py"}
+    shared = {"__init__.py", "base.py", "choosers.py", "hashing.py", "load.py", "meters.py"} | {
+        "probes.py",
+        "ring.py",
+    }
     long = {
         file.name: count
         for file in (LB / "balance").glob("*.py")

@@ -58,29 +58,32 @@ class Drawn:
         self.cost = cost
         self.rng = rng
         self.shares = Shares(())
+        self.costs: Sequence[float] = ()
 
     def rebuild(self, backends: Sequence[Backend]) -> None:
         self.shares = Shares(backends)
 
     def pick(self, backends: Sequence[Backend]) -> Sequence[Backend]:
-        """The one, and then those that it was compared with."""
+        """The one, and then those that it was compared with; `costs` are theirs, in this order."""
         shares, rng = self.shares, self.rng
         if backends is not shares.backends:
             shares = Shares(backends)
         drawn = two_of(shares, rng) if self.choices == 2 else some_of(shares, rng, self.choices)
-        best, least = drawn[0], self.cost(drawn[0])
-        for other in drawn[1:]:
-            cost = self.cost(other)
+        costs = [self.cost(each) for each in drawn]
+        best = 0
+        for other in range(1, len(drawn)):
+            cost, least = costs[other], costs[best]
             if cost == least:
                 continue
-            if best.weight == other.weight or not (cost and least):
+            if drawn[best].weight == drawn[other].weight or not (cost and least):
                 better = cost < least
             else:
-                for_other = other.weight / cost
-                better = rng.random() * (for_other + best.weight / least) < for_other
+                for_other = drawn[other].weight / cost
+                better = rng.random() * (for_other + drawn[best].weight / least) < for_other
             if better:
-                best, least = other, cost
-        return (best, *(each for each in drawn if each is not best))
+                best = other
+        self.costs = (costs[best], *costs[:best], *costs[best + 1 :])
+        return (drawn[best], *drawn[:best], *drawn[best + 1 :])
 
     def started(self, backend: Backend) -> None:
         """Nothing is kept."""

@@ -30,7 +30,7 @@ class LeastTime(Balancer, name="least_time"):
         self.chooser.rebuild(backends)
 
     def pick(self, request: Request | None, backends: Sequence[Backend]) -> Backend:
-        self.looked = self.chooser.pick(backends)
+        self.looked, self.scores = self.chooser.pick(backends), self.chooser.costs
         return self.looked[0]
 
     def on_end(self, backend: Backend, started: float, failure: Failure | None) -> None:

@@ -86,6 +86,21 @@ def any_two(shares: Shares, rng: Random) -> tuple[Backend, Backend]:
     return shares.draw(rng), shares.draw(rng)
 
 
+def less_busy(a: Backend, b: Backend, weight_a: int, weight_b: int, rng: Random) -> Backend:
+    """Of two drawn by these weights, the first one drawn being `a`.
+
+    If they are equally busy, the first: exactly its share. Of different weights, the chance is as weight over
+    requests in flight (and this one).
+    """
+    busy_a, busy_b = a.in_flight, b.in_flight
+    if busy_a == busy_b:
+        return a
+    if weight_a == weight_b:
+        return a if busy_a < busy_b else b
+    for_a, for_b = weight_a / (busy_a + 1), weight_b / (busy_b + 1)
+    return a if rng.random() * (for_a + for_b) < for_a else b
+
+
 class Ranking:
     """The backend of the lowest rank at hand, while ranks change one at a time: O(log n) a change.
 

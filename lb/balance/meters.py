@@ -44,7 +44,8 @@ class Latency:
     def keep(self, backends: Sequence[Backend]) -> None:
         """These are the backends. Who comes back is new."""
         self._known = {each: self._known[each] for each in backends if each in self._known}
-        self._errors = {each: self._errors.get(each, errors(each)) for each in backends}
+        before = self._errors
+        self._errors = {each: before[each] if each in before else errors(each) for each in backends}
 
     def cost(self, backend: Backend) -> float:
         busy = backend.in_flight
