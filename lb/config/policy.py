@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lb.config.fields import option
 from lb.config.section import AT_KEY, Found
-from lb.config.written import did_you_mean, quoted
+from lb.config.written import Plain, did_you_mean, quoted
 
 if TYPE_CHECKING:
     from lb.balance import Balancer
@@ -31,7 +32,12 @@ def examine_policy(name: str, options: dict[str, Any], directory: Path | None) -
         return
     accepts_any = any(each.kind is each.VAR_KEYWORD for each in known.values())
     named = {key: each for key, each in known.items() if each.kind is not each.VAR_KEYWORD}
-    for key, value in options.items():
+    for key, written in options.items():
+        try:
+            value = _from_environment(written)
+        except ValueError as error:
+            yield ("options", key), str(error)
+            continue
         if key in named:
             try:
                 options[key] = option(value, _kind_of(named[key]))
@@ -46,6 +52,17 @@ def examine_policy(name: str, options: dict[str, Any], directory: Path | None) -
     for key, parameter in named.items():
         if parameter.default is parameter.empty and key not in options:
             yield ("policy",), f"{name} needs the option {quoted(key)}"
+
+
+def _from_environment(written: Any) -> Any:
+    """What stands there, or in the environment variable that it names: `{env: NAME}`. For what differs from
+    one balancer to the next, such as its number among its peers, while they have the same file."""
+    if not isinstance(written, Mapping) or list(written) != ["env"]:
+        return written
+    name = str(written["env"])
+    if name not in os.environ:
+        raise ValueError(f"the environment variable {name} isn't set")
+    return Plain(os.environ[name])
 
 
 def find_policy(name: str, directory: Path | None) -> type[Balancer]:

@@ -30,7 +30,10 @@ PART = 0.02
 PIECE = 25
 """So many backends are read in one go, which takes a millisecond at most; then requests have a turn."""
 
-BY_KEY = ("requests", "failures", "rejected", "tunnel_ends", "handshakes", "proxy_headers")
+BY_KEY = (
+    *("requests", "failures", "rejected", "shadow_picks"),
+    *("tunnel_ends", "handshakes", "proxy_headers"),
+)
 TOTALS = (
     *("sent", "received", "retries", "ejections", "policy_errors"),
     *("tunnel_sent", "tunnel_received", "tunnel_seconds"),

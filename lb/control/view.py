@@ -19,6 +19,9 @@ def pool_view(state: AdminState, pool: Pool) -> dict[str, Any]:
         "name": pool.name,
         "policy": pool.policy_name,
         "policy_errors": pool.policy_errors,
+        "shadow": {"policy": pool.shadow_name, "picks": dict(pool.shadow_picks)}
+        if pool.shadow_name
+        else None,
         "eligible": len(pool.eligible),
         "total": len(pool.backends),
         "states": backend_states(pool),
@@ -71,6 +74,7 @@ def backend_view(state: AdminState, pool: Pool, backend: Backend) -> dict[str, A
         "weight": backend.configured_weight,
         "share": round(backend.share, 3),
         "tier": backend.spec.tier,
+        "zone": backend.spec.zone or None,
         "state": backend.state,
         "healthy": backend.healthy,
         "excluded": backend.excluded or None,

@@ -281,6 +281,12 @@ def _of_pools(pools: Mapping[str, Pool], queued: Callable[[Pool], int]) -> Itera
         "Calls in which the pool's policy failed.",
         _each(rows, lambda pool: pool.policy_errors),
     )
+    yield Family(
+        "lb_pool_shadow_picks_total",
+        "counter",
+        "Picks of the shadow policy: the same backend as the live one, another one, or it failed.",
+        _split(rows, "result", lambda pool: pool.shadow_picks),
+    )
 
 
 def _of_sources(sources: Mapping[str, PoolSources]) -> Iterator[Family]:
