@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from lb.balance.base import Balancer, at_least
 from lb.balance.load import Shares, less_busy, two_of
-from lb.balance.ring import window
+from lb.balance.ring import peer_of, window
 from lb.core.backend import Backend
 from lb.core.clock import Clock
 from lb.core.message import Request
@@ -23,10 +23,10 @@ class Aperture(Balancer, name="aperture"):
 
     def __init__(self, clock: Clock, rng: Random, peer: int = 0, peers: int = 1, size: int = 12) -> None:
         super().__init__(clock, rng)
-        self.peer, self.peers, self.size = peer, peers, size
+        self.place = peer_of(peer, peers), peers, size
 
     def rebuild(self, backends: Sequence[Backend]) -> None:
-        self.fleet, self.part = backends, window(backends, self.peer, self.peers, self.size)
+        self.fleet, self.part = backends, window(backends, *self.place)
         self.shares = Shares(list(self.part), list(self.part.values()))
 
     def pick(self, request: Request | None, backends: Sequence[Backend]) -> Backend:

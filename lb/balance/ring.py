@@ -19,6 +19,13 @@ FINE = 1000
 """Parts of a weight are counted in so many; they are whole numbers."""
 
 
+def peer_of(peer: int, peers: int) -> int:
+    """This one. Raises ValueError where there can't be such a one."""
+    if not 0 <= peer < peers:
+        raise ValueError(f"peer must be from 0 to {peers - 1}, since there are {peers} peers, not {peer}")
+    return peer
+
+
 def window(backends: Sequence[Backend], peer: int, peers: int, size: int) -> dict[Backend, int]:
     """The backends in the window of the `peer`th of `peers`, and the parts of their weights that lie in it.
 
@@ -26,7 +33,7 @@ def window(backends: Sequence[Backend], peer: int, peers: int, size: int) -> dic
     """
     total = sum([backend.weight for backend in backends])
     slices = min(peers, ceil(size * peers / max(1, len(backends))))
-    start = peer % peers * total / peers
+    start = peer * total / peers
     end = start + slices * total / peers
     found: dict[Backend, int] = {}
     place = 0.0

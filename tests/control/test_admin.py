@@ -166,6 +166,7 @@ async def test_pools_say_everything_of_their_backends(client, state):
         "name": "greeter",
         "policy": "p2c",
         "policy_errors": 0,
+        "shadow": None,
         "eligible": 2,
         "total": 3,
         "states": {
@@ -192,6 +193,7 @@ async def test_pools_say_everything_of_their_backends(client, state):
         "weight": 1,
         "share": 1.0,
         "tier": 0,
+        "zone": None,
         "state": "active",
         "healthy": True,
         "excluded": None,
