@@ -79,6 +79,17 @@ def access(config: Config) -> None:
     assert pages_by_status(config.errors)[503].media_type == "text/html; charset=utf-8"
 
 
+def sticky(config: Config) -> None:
+    pool = config.pools["shop"]
+    assert (config.own_zone, pool.backends[2].zone) == ("eu-1a", "eu-1b")
+    assert pool.shadow is not None
+    assert (pool.balancer.policy, pool.shadow.policy) == ("prequal", "peak_ewma")
+    assert pool.sticky is not None
+    assert pool.sticky.attributes == "; Path=/; Max-Age=43200; HttpOnly; SameSite=Lax"
+    assert pool.zones is not None
+    assert pool.zones.min_backends == 2
+
+
 def workers(config: Config) -> None:
     assert (config.workers, config.watch, config.max_connections) == ("auto", True, 20_000)
 
@@ -176,6 +187,7 @@ CHECKS = (
     backends_tls,
     discovery,
     full,
+    sticky,
 )
 EXAMPLES = {check.__name__.replace("_", "-"): check for check in CHECKS}
 

@@ -25,6 +25,7 @@ admin: {bind: 127.0.0.1:0}
 routes:
   - {match: {path_prefix: /unreachable}, pool: unreachable}
   - {match: {path_prefix: /nobody}, pool: nobody}
+  - {match: {path_prefix: /tried}, pool: tried}
   - {pool: greeter}
 pools:
   greeter:
@@ -35,6 +36,7 @@ pools:
       - {id: greeter-c, address: "C"}
       - {id: greeter-d, address: "127.0.0.1:1"}
   unreachable: {backends: ["127.0.0.1:1"], discovery: [{file: more.yaml}]}
+  tried: {shadow: least_request, backends: ["A", "B"]}
   nobody: {backends: [{address: "127.0.0.1:1", weight: 0}]}
 """
 
@@ -111,4 +113,5 @@ def fleet(greeters: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iter
         assert get(balancer, "/unreachable").status == 502
         assert get(balancer, "/nobody").status == 503
         shake_hands(balancer.addresses[1])
+        assert get(balancer, "/tried").status == 200
         yield balancer
