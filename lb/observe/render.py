@@ -147,6 +147,8 @@ def explain(record: dict[str, Any]) -> str:
     if record["no_pick"] is not None:
         excluded = f" Left out: {_excluded(record['no_pick'])}." if record["no_pick"]["excluded"] else ""
         lines += ["", f"No backend was picked.{excluded}"]
+    elif not attempts:
+        lines += ["", "It was answered without a backend."]
     return "".join(f"{_printable(line.rstrip())}\n" for line in lines)
 
 
@@ -217,6 +219,9 @@ def _shadow(shadow: dict[str, Any], picked: str) -> str:
     return f"The shadow policy {policy} would have taken {'the same' if choice == picked else choice}."
 
 
+SWITCHED = 101
+"""The status of an answer with which the connection becomes a tunnel."""
+
 OPTIONAL = ("score", "tier", "zone")
 """Columns that are only there where they tell something."""
 
@@ -250,11 +255,12 @@ def _timeline(attempt: dict[str, Any]) -> Iterator[str]:
     failure = attempt["failure"]
     connection = "an idle connection taken" if attempt["reused_connection"] else "a new connection opened"
     sent = f", {_bytes(attempt['sent'])} of body sent" if attempt["sent"] else ""
-    end = (
-        f"last byte, {_bytes(attempt['received'])} of body received{sent}"
-        if failure is None
-        else f"failed: {failure['name']}. {failure['message']}"
-    )
+    end = f"last byte, {_bytes(attempt['received'])} of body received{sent}"
+    if failure is not None:
+        end = f"failed: {failure['name']}. {failure['message']}"
+    elif attempt["status"] == SWITCHED:
+        sizes = f"{_bytes(attempt['sent'])} sent, {_bytes(attempt['received'])} received"
+        end = f"both sides have ended: {sizes} after the switch to another protocol"
     events = [
         (attempt["picked_ms"], "picked"),
         (attempt["connected_ms"], connection),

@@ -1,8 +1,11 @@
 """Records as JSON and as words."""
 
 import json
+from random import Random
 
-from lb.core.failure import CONNECT_FAILED, NO_ELIGIBLE, RESET, RESPONSE_TIMEOUT
+from lb.balance import policy_class
+from lb.core.backend import BackendSpec
+from lb.core.failure import CONNECT_FAILED, NO_ELIGIBLE, RATE_LIMITED, RESET, RESPONSE_TIMEOUT
 from lb.core.rules import PoolRules
 from lb.observe.render import as_dict, explain
 from tests.observe.made import EPOCH, made_attempt, made_exchange, made_pool
@@ -145,6 +148,41 @@ def test_the_explanation_as_a_whole():
         "    11.00 ms  +9.00  head of the answer: 200\n"
         "    13.00 ms  +2.00  last byte, 14 B of body received\n"
     )
+
+
+def test_scores_tiers_zones_and_the_shadow_are_there_where_they_tell_something():
+    pool = made_pool(3, policy="peak_ewma")
+    pool.update(
+        BackendSpec(f"b{number}", "h", 1, tier=number % 2, zone="east" if number else "west")
+        for number in range(3)
+    )
+    pool.set_health(pool.backends["b2"], False)
+    pool.replace_shadow(policy_class("round_robin")(pool.clock, Random(1)))
+    for backend, seconds in zip(pool.backends.values(), (0.25, 0.02, 0.5), strict=True):
+        pool.start(backend)
+        pool.end(backend, 100.0 - seconds, None, 200)
+    pool.backends["b0"].own, pool.backends["b1"].own = 2, 1
+    [shown] = through_json(made_exchange(1, [made_attempt(pool)]))["attempts"]
+    by_id = {each["id"]: each for each in shown["pick"]["candidates"]}
+    assert [(each["tier"], each["zone"]) for each in by_id.values()] == [(0, "west"), (1, "east")]
+    assert {each["id"]: each["score"] for each in by_id.values()} == {"b0": 0.75, "b1": 0.04}
+    assert shown["pick"]["shadow"]["policy"] == "round_robin"
+    text = explain(through_json(made_exchange(1, [made_attempt(pool)])))
+    assert "     backend  in flight  weight  score  tier  zone\n" in text
+    assert "The shadow policy round_robin would have taken " in text
+
+
+def test_a_tunnel_in_words():
+    attempt = made_attempt(made_pool(1))
+    attempt.status, attempt.sent, attempt.received = 101, 3000, 14
+    text = explain(through_json(made_exchange(1, [attempt], status=101)))
+    assert "both sides have ended: 2.9 KiB sent, 14 B received after the switch to another protocol\n" in text
+
+
+def test_a_request_that_was_turned_away_in_words():
+    text = explain(through_json(made_exchange(1, [], RATE_LIMITED, status=429)))
+    assert "rate_limited (client)" in text
+    assert text.endswith("\nIt was answered without a backend.\n")
 
 
 def test_a_redial_is_told_from_a_second_pick():
