@@ -5,6 +5,7 @@ Every default is here and nowhere else, and the descriptions are what editors an
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
