@@ -23,10 +23,10 @@ class Aperture(Balancer, name="aperture"):
 
     def __init__(self, clock: Clock, rng: Random, peer: int = 0, peers: int = 1, size: int = 12) -> None:
         super().__init__(clock, rng)
-        self.place = peer_of(peer, peers), peers, size
+        self.place, self.places = (peer_of(peer, peers), peers, size), dict[str, bytes]()
 
     def rebuild(self, backends: Sequence[Backend]) -> None:
-        self.fleet, self.part = backends, window(backends, *self.place)
+        self.fleet, self.part = backends, window(backends, *self.place, self.places)
         self.shares = Shares(list(self.part), list(self.part.values()))
 
     def pick(self, request: Request | None, backends: Sequence[Backend]) -> Backend:

@@ -9,11 +9,16 @@ numbers are. One that lies half in a window gets half as much from there.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import accumulate
 from math import ceil
 
 from lb.core.backend import Backend
+
+SIZE = 1000
+"""So many places at least are kept."""
 
 FINE = 1000
 """Parts of a weight are counted in so many; they are whole numbers."""
@@ -26,28 +31,39 @@ def peer_of(peer: int, peers: int) -> int:
     return peer
 
 
-def window(backends: Sequence[Backend], peer: int, peers: int, size: int) -> dict[Backend, int]:
+def window(
+    backends: Sequence[Backend], peer: int, peers: int, size: int, places: dict[str, bytes] | None = None
+) -> dict[Backend, int]:
     """The backends in the window of the `peer`th of `peers`, and the parts of their weights that lie in it.
 
-    It is so wide that it has the weight of `size` average backends at least.
+    It is so wide that it has the weight of `size` average backends at least. `places` keeps what is known of
+    where each lies, for the next time.
     """
-    total = sum([backend.weight for backend in backends])
-    slices = min(peers, ceil(size * peers / max(1, len(backends))))
+    ordered = _in_order(backends, {} if places is None else places)
+    ends = list(accumulate([backend.weight for backend in ordered]))
+    if not ordered:
+        return {}
+    total = ends[-1]
     start = peer * total / peers
-    end = start + slices * total / peers
-    found: dict[Backend, int] = {}
-    place = 0.0
-    for backend in sorted(backends, key=_order):
-        arc = backend.weight
-        inside = sum(
-            [max(0.0, min(end, at + arc) - max(start, at)) for at in (place, place + total)]  # it may wrap
-        )
-        if inside * FINE >= 1:
-            found[backend] = round(inside * FINE)
-        place += arc
-    return found
+    end = start + min(peers, ceil(size * peers / len(ordered))) * total / peers
+    number = bisect_right(ends, start)
+    at = ends[number] - ordered[number].weight
+    found: dict[Backend, float] = {}
+    while at < end:
+        backend = ordered[number % len(ordered)]  # it may wrap
+        inside = min(end, at + backend.weight) - max(start, at)
+        found[backend] = found.get(backend, 0.0) + inside
+        at += backend.weight
+        number += 1
+    return {each: round(inside * FINE) for each, inside in found.items() if inside * FINE >= 1}
 
 
-def _order(backend: Backend) -> tuple[bytes, str]:
+def _in_order(backends: Sequence[Backend], places: dict[str, bytes]) -> list[Backend]:
     """The same in all balancers, and nothing to do with how sources list them."""
-    return blake2b(backend.id.encode(), digest_size=8).digest(), backend.id
+    if len(places) > 2 * len(backends) + SIZE:
+        places.clear()  # mostly of those that have left
+    for backend in backends:
+        if backend.id not in places:
+            name = backend.id.encode()
+            places[backend.id] = blake2b(name, digest_size=8).digest() + name
+    return sorted(backends, key=lambda backend: places[backend.id])
