@@ -142,3 +142,23 @@ def test_the_place_of_a_wrong_option(balancer):
 
 def test_a_policy_that_takes_any_option(balancer):
     assert balancer("{policy: 'OWN:Any', a: 1, b: off}").options == {"a": 1, "b": False}
+
+
+# --- from the environment ---
+
+
+def test_an_option_may_come_from_the_environment(balancer, monkeypatch):
+    monkeypatch.setenv("PEER", "3")
+    monkeypatch.setenv("DECAY", "250ms")
+    found = balancer("{policy: aperture, peer: {env: PEER}, peers: 5}")
+    assert found.options == {"peer": 3, "peers": 5}
+    assert balancer("{policy: peak_ewma, decay: {env: DECAY}}").options == {"decay": 0.25}
+
+
+def test_what_it_says_is_checked_like_anything_else(balancer, monkeypatch):
+    monkeypatch.setenv("PEER", "three")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    [wrong] = balancer("{policy: aperture, peer: {env: PEER}}")
+    assert "must be a whole number, not 'three'" in wrong
+    [missing] = balancer("{policy: aperture, peer: {env: NOWHERE}}")
+    assert missing.endswith("p.balancer.peer: the environment variable NOWHERE isn't set")
