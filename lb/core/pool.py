@@ -481,9 +481,15 @@ class Pool:
         view, drawn, reason, scores, shadow = self._last, self._drawn, self._reason, NO_SCORES, None
         if self._asked:
             policy = self.policy
-            drawn, reason, scores = policy.looked, policy.reason, policy.scores
             if self._shadowed is not None:
                 shadow = self._shadowed.choice
+            try:
+                reason, drawn, scores = policy.reason, tuple(policy.looked), tuple(policy.scores)
+                loads = [backend.in_flight for backend in view.candidates or drawn]
+                return view, tuple(loads), drawn, reason, scores, shadow
+            except Exception as error:  # noqa: BLE001 - see `_choose`
+                self._policy_failed(error)
+                reason, drawn, scores = f"it didn't say ({type(error).__name__})", (), NO_SCORES
         loads = [backend.in_flight for backend in view.candidates or drawn]
         return view, tuple(loads), drawn, reason, scores, shadow
 

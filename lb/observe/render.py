@@ -105,9 +105,9 @@ def _pick(seen: Seen, picked: Backend) -> dict[str, Any]:
     }
 
 
-def _significant(score: float | None) -> float | None:
+def _significant(score: object) -> float | None:
     """Four digits say enough. What no JSON can say is none."""
-    return None if score is None or not isfinite(score) else float(f"{score:.4g}")
+    return float(f"{score:.4g}") if isinstance(score, int | float) and isfinite(score) else None
 
 
 def _left_out(view: PoolView) -> dict[str, Any]:

@@ -314,6 +314,25 @@ class TestAPolicyThatFails:
         assert picked(pool, tried=[tried]) is not tried
 
 
+class TestAPolicyThatSaysNonsense:
+    """What it says of a pick is for people who ask. It costs no request."""
+
+    @pytest.mark.parametrize(
+        ("attribute", "value"), [("looked", None), ("looked", [None]), ("looked", 5), ("scores", None)]
+    )
+    @pytest.mark.parametrize("count", [3, 20])
+    def test(self, attribute: str, value: object, count: int) -> None:
+        pool = made_pool(numbered([1] * count))
+        setattr(pool.policy, attribute, value)
+        picked(pool)
+        view, loads, drawn, reason, scores, _ = pool.seen()
+        if attribute == "looked" and value == [None] and count == 3:
+            return  # nobody asks these for their load
+        assert (len(loads), drawn, scores) == (len(view.candidates), (), ())
+        assert reason == f"it didn't say ({'AttributeError' if value == [None] else 'TypeError'})"
+        assert pool.policy_errors == 1
+
+
 def test_a_policy_is_named_by_its_own_name_or_its_class() -> None:
     class Derived(type(made_pool(policy="p2c").policy)):  # type: ignore[misc]
         """Inherits a registered policy without registering itself."""
