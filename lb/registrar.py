@@ -158,4 +158,5 @@ def _spec(entry: Entry) -> BackendSpec:
         instance.port,
         weight_of(entry),
         int(tier) if len(tier) == 1 and tier in "0123456789" else 0,
+        zone=instance.meta.get("zone", ""),
     )
