@@ -11,7 +11,7 @@ from typing import Any
 from lb.balance import policies
 from lb.build import retry_rules, rules_of
 from lb.config.policy import examine_policy, find_policy
-from lb.config.scenario import Deploy, LatencySpec, ScenarioSpec, ServerSpec, SimulatedPool
+from lb.config.scenario import Deploy, KeysSpec, LatencySpec, ScenarioSpec, ServerSpec, SimulatedPool
 from lb.core.rules import PoolRules
 from lb.simulate import latency
 from lb.simulate.latency import Latency
@@ -19,6 +19,7 @@ from lb.simulate.scenario import (
     Clients,
     Crash,
     Failing,
+    Keys,
     Other,
     Pauses,
     Poisson,
@@ -83,6 +84,7 @@ def scenario(spec: ScenarioSpec, name: str) -> Scenario:
         spec.workers.shared,
         _rules(pool),
         None if probes is None else Probes(probes.interval, probes.timeout, probes.rise, probes.fall),
+        None if spec.keys is None else _keys(spec.keys),
         spec.about,
     )
 
@@ -108,6 +110,12 @@ def _arrivals(spec: ScenarioSpec) -> Poisson | Clients:
     if arrivals.daily is not None:
         found = replace(found, period=arrivals.daily.period, swing=arrivals.daily.swing)
     return found
+
+
+def _keys(spec: KeysSpec) -> Keys:
+    names = tuple(each.key for each in spec.list_)
+    shares = tuple(each.share for each in spec.list_)
+    return Keys(spec.count or 0, spec.zipf, names, shares if len(set(shares)) > 1 else ())
 
 
 def _servers(spec: ServerSpec) -> Iterator[Server]:

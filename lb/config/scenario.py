@@ -245,6 +245,47 @@ class ClientsSpec(Section):
     )
 
 
+class KeyShare(Section):
+    """One of the keys. Its name alone will do."""
+
+    required: ClassVar = {"key": "a key, as in key: alice"}
+
+    key: Annotated[str, text("1 to 200 printable characters", r"[!-~]{1,200}", "alice")] = Field(
+        description="What it is called."
+    )
+    share: Annotated[float, number(more_than=0)] = Field(
+        default=1.0, description="How often it comes, beside the others."
+    )
+
+
+class KeysSpec(Section):
+    """What requests have in common with others, for policies that go by a key: whatever the policy reads it
+    from. Their number alone will do."""
+
+    count: Annotated[int | None, whole(1, 10_000_000)] = Field(
+        default=None, description="So many, each equally often."
+    )
+    zipf: Annotated[float, number(most=10)] = Field(
+        default=0.0,
+        description="The r-th most frequent one comes in proportion to 1 / r to the power of this.",
+    )
+    list_: tuple[Annotated[KeyShare, OrShort("key", {"type": "string"})], ...] = Field(
+        default=(), alias="list", min_length=1, description="Instead: these, as names or as `{key, share}`."
+    )
+
+    @classmethod
+    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
+        if ("count" in data) == ("list" in data):
+            yield (AT_KEY,), "needs one of the two: count, as in count: 1000, or a list"
+        if "zipf" in data and "list" in data:
+            yield ("zipf", AT_KEY), "means nothing with a list: each of it has its share"
+        seen: dict[str, int] = {}
+        for number_, each in items_of(data.get("list")):
+            name = peek(each, "key") or each
+            if isinstance(name, str) and seen.setdefault(name, number_) != number_:
+                yield ("list", number_), f"the key {quoted(name)} is here twice: list[{seen[name]}] is it too"
+
+
 # --- the balancer ---
 
 
@@ -317,6 +358,9 @@ class ScenarioSpec(Section):
     arrivals: ArrivalsSpec | None = Field(default=None, description="Open: requests that come by themselves.")
     clients: Annotated[ClientsSpec, OrShort("count", {"type": "integer"})] | None = Field(
         default=None, description="Closed: clients that wait for their answers."
+    )
+    keys: Annotated[KeysSpec, OrShort("count", {"type": "integer"})] | None = Field(
+        default=None, description="Keys that requests have, drawn at random. None at all if left out."
     )
     workers: Annotated[WorkersSpec, OrShort("count", {"type": "integer"})] = Field(
         default=WorkersSpec.model_construct(count=1, shared=False),

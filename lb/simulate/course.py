@@ -1,10 +1,13 @@
-"""How fast a server works in the course of time: slowed down, cold, or standing still."""
+"""What holds in the course of time: how fast a server works, and whatever else begins and ends."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
 from math import inf
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 Span = tuple[float, float, float]
 """From when to when in seconds, and how many times as long everything takes (infinitely: it stands still)."""
@@ -54,3 +57,23 @@ class Course:
             work -= done
             start = end
         return start + work / speeds[-1] if speeds[-1] else inf
+
+
+class Steps(Generic[T]):
+    """What holds at a time, of things that each begin and end, in the order in which they are given."""
+
+    def __init__(self, spans: Iterable[tuple[float, float, T]]) -> None:
+        kept = list(spans)
+        edges = sorted({edge for start, end, _ in kept for edge in (start, end)})
+        begun = sorted(range(len(kept)), key=lambda each: kept[each][0], reverse=True)
+        self._starts = edges
+        self._held: list[tuple[T, ...]] = [()]
+        now: list[int] = []
+        for edge in edges:
+            now = [each for each in now if kept[each][1] > edge]
+            while begun and kept[begun[-1]][0] <= edge:
+                now.append(begun.pop())
+            self._held.append(tuple(kept[each][2] for each in sorted(now)))
+
+    def at(self, now: float) -> tuple[T, ...]:
+        return self._held[bisect_right(self._starts, now)]

@@ -13,7 +13,7 @@ from math import inf
 from random import Random
 
 from lb.core.failure import CONNECT_FAILED, RESET, Failure
-from lb.simulate.course import Course, Span
+from lb.simulate.course import Course, Span, Steps
 from lb.simulate.latency import Draw
 from lb.simulate.scenario import ANSWERS_503, Crash, Server
 
@@ -34,17 +34,23 @@ class Machine:
         rng = Random(f"{seed}/{server.id}")
         self._draw: Draw = server.latency.draw_from(rng)
         self._random = rng.random
-        self._others = [(each, each.latency.draw_from(rng)) for each in server.other]
-        self._failing = [(each, each.latency.draw_from(rng)) for each in server.failing]
+        self._others = Steps(
+            (each.start, each.start + each.seconds, each.latency.draw_from(rng)) for each in server.other
+        )
+        self._failing = Steps(
+            (each.start, each.start + each.seconds, (each, each.latency.draw_from(rng)))
+            for each in server.failing
+        )
         self._outages = sorted(server.crashes, key=lambda crash: crash.start)
         self._paused = _pauses(server, Random(f"{seed}/{server.id}/pauses"), horizon)
         spans = [(each.start, each.start + each.seconds, each.times) for each in server.slow]
         spans += self._paused + _cold(server)
         self._course = Course(spans) if spans else None
-        self._careful = bool(spans or self._others or self._failing or self._outages)
+        self._careful = bool(spans or server.other or server.failing or self._outages)
         self._free = [0.0] * server.slots  # when each slot is; a heap
         self._waiting: deque[float] = deque()  # when those who wait will begin
-        self._most_waiting = inf if server.queue is None else server.queue
+        self._limited = server.queue is not None
+        self._most_waiting = server.queue or 0
         self._restarts = 0  # outages that are over
 
     def take(self, now: float) -> End:
@@ -58,35 +64,36 @@ class Machine:
         begun = free[0]
         if begun <= now:
             end = now + self._draw()
-        elif self._full(now):
+        elif self._limited and self._full(now, begun):
             return now + REFUSED, None, 503
         else:
-            self._waiting.append(begun)
             end = begun + self._draw()
         heapreplace(free, end)
         return end, None, 200
 
-    def _full(self, now: float) -> bool:
+    def _full(self, now: float, begun: float) -> bool:
+        """Whether there is no room to wait; else it waits, and begins then."""
         waiting = self._waiting
         while waiting and waiting[0] <= now:
             waiting.popleft()
-        return len(waiting) >= self._most_waiting
+        if len(waiting) >= self._most_waiting:
+            return True
+        waiting.append(begun)
+        return False
 
     def _take_carefully(self, now: float) -> End:
         following = self._outage_after(now) if self._outages else None
         if following is not None and following.start <= now:
             return now + REFUSED, CONNECT_FAILED, 0
-        for failing, draw in self._failing:
-            if 0 <= now - failing.start < failing.seconds and self._random() < failing.share:
+        for failing, draw in self._failing.at(now):
+            if self._random() < failing.share:
                 soon = now + draw()
                 return (soon, None, 503) if failing.kind == ANSWERS_503 else (soon, RESET, 0)
         begun = now
         if self._free:
             begun = max(now, self._free[0])
-            if begun > now:
-                if self._full(now):
-                    return now + REFUSED, None, 503
-                self._waiting.append(begun)
+            if begun > now and self._limited and self._full(now, begun):
+                return now + REFUSED, None, 503
         end = self._finish(begun)
         if self._free:
             heapreplace(self._free, end)
@@ -95,12 +102,8 @@ class Machine:
         return end, None, 200
 
     def _finish(self, begun: float) -> float:
-        work = -1.0
-        for other, draw in self._others:
-            if 0 <= begun - other.start < other.seconds:
-                work = draw()
-        if work < 0.0:
-            work = self._draw()
+        others = self._others.at(begun)
+        work = others[-1]() if others else self._draw()
         return begun + work if self._course is None else self._course.finish(begun, work)
 
     def _outage_after(self, now: float) -> Crash | None:

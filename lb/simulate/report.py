@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lb.simulate.run import QUANTILES, Result
+from lb.simulate.latencies import QUANTILES
+from lb.simulate.run import Result
 from lb.simulate.scenario import Clients, Scenario
 
 LATENCIES = (*QUANTILES, "max")

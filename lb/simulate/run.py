@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from math import ceil, fsum
 from typing import Any
 
 from lb.simulate.scenario import Scenario
 from lb.simulate.world import Contestant, World
-
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +57,21 @@ def simulate(
 
 def result_of(world: World) -> Result:
     """What came of a world that has run."""
-    latencies = sorted(world.latencies)
+    latencies = world.latencies
     failed = sum(world.failures.values())
     backends = [backend for pool in world.pools for backend in pool.backends.values()]
     return Result(
         world.contestant.label,
-        len(latencies) + failed,
+        latencies.count + failed,
         failed,
         dict(sorted(world.failures.items())),
-        summary(latencies),
+        latencies.summary(),
         fairness(world),
         sum(backend.retries for backend in backends),
         sum(backend.ejections for backend in backends),
         sum(pool.policy_errors for pool in world.pools),
         tuple(Shared(each.id, each.server.weight, each.taken) for each in world.machines),
     )
-
-
-def summary(ordered: list[float]) -> dict[str, float]:
-    """Mean, quantiles and maximum of sorted values. A quantile is a value that occurred: the nearest rank."""
-    if not ordered:
-        return {"mean": 0.0} | dict.fromkeys(QUANTILES, 0.0) | {"max": 0.0}
-    quantiles = {name: ordered[max(0, ceil(q * len(ordered)) - 1)] for name, q in QUANTILES.items()}
-    return {"mean": fsum(ordered) / len(ordered)} | quantiles | {"max": ordered[-1]}
 
 
 def fairness(world: World) -> float:

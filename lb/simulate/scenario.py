@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
+from typing import Protocol
 
+from lb.core.affinity import KeyReader
+from lb.core.message import Request
 from lb.core.rules import PoolRules
 from lb.simulate.latency import Constant, Latency
 
@@ -107,6 +111,30 @@ class Clients:
     think: Latency = _AT_ONCE
 
 
+class Logged(Protocol):
+    """Requests as they came once; see lb.simulate.replay."""
+
+    rate: float
+
+    def play(self, reader: KeyReader | None) -> tuple[Callable[[float], float], Callable[[], Request]]:
+        """From the beginning: a function of the present time that gives the seconds until the next one, and
+        one that gives the request that has come then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What requests have in common with others: a key each, by which some policies send them.
+
+    Drawn from `names`, or from so many others; each equally often, or in proportion to `shares`, or to
+    1 / rank to the power of `zipf`.
+    """
+
+    count: int = 0
+    zipf: float = 0.0
+    names: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Probes:
     """The health check: asks each backend, so often, and takes it out after `fall` failures in a row."""
@@ -126,7 +154,7 @@ class Scenario:
     """
 
     name: str
-    arrivals: Poisson | Clients
+    arrivals: Poisson | Clients | Logged
     servers: tuple[Server, ...]
     duration: float
     warm_up: float = 0.0
@@ -135,4 +163,5 @@ class Scenario:
     shared: bool = False
     rules: PoolRules = field(default_factory=PoolRules)
     probes: Probes | None = None
+    keys: Keys | None = None
     about: str = ""

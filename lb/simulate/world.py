@@ -9,19 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import heappush
+from heapq import heappop, heappush
+from math import inf
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from lb.balance import Balancer
 from lb.core.backend import Backend, BackendSpec
 from lb.core.failure import AT_LIMIT, NEVER, QUEUE_TIMEOUT, RESPONSE_TIMEOUT, Failure
 from lb.core.load_table import CELL, LoadTable
+from lb.core.message import Request
 from lb.core.pool import Pool
 from lb.simulate.arrivals import gaps
 from lb.simulate.clock import Event, VirtualClock
+from lb.simulate.keys import Owners, drawing, keyed_request
+from lb.simulate.latencies import Latencies
 from lb.simulate.machine import Machine
-from lb.simulate.scenario import Clients, Scenario
+from lb.simulate.probing import Probing
+from lb.simulate.scenario import Clients, Poisson, Scenario
 
 OK = 200
 ANSWER = 1024
@@ -29,6 +34,9 @@ ANSWER = 1024
 
 STEPS = 100
 """Progress is told so many times a run."""
+
+KNOWN = 100_000
+"""So many requests of different keys are kept, to be used again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,14 @@ class CannotRun(Exception):
     """A policy can't be made."""
 
 
+class Watcher(Protocol):
+    """Looks at a world so many times a run, at equal distances; and at its end."""
+
+    looks: int
+
+    def look(self, world: World) -> object: ...
+
+
 class World:
     """One run of one policy."""
 
@@ -51,8 +67,9 @@ class World:
         self.scenario = scenario
         self.contestant = contestant
         self.clock = VirtualClock()
-        self.latencies: list[float] = []
+        self.latencies = Latencies()
         self.failures: dict[str, int] = {}  # by name, or by status where the backend has answered
+        self.owners: Owners | None = None  # who has which key, where requests have any
         horizon = scenario.duration
         self.machines = [Machine(server, f"{seed}/machine", horizon) for server in scenario.servers]
         self._by_id = {machine.id: machine for machine in self.machines}
@@ -62,14 +79,18 @@ class World:
         self._random = Random(f"{seed}/worker").random
         self._place: dict[str, int] = {}
         self._places = 0
-        self._bad_probes: dict[str, int] = {}
-        self._good_probes: dict[str, int] = {}
         self.pools = [self._pool(number, seed) for number in range(scenario.workers)]
         self._only_pool = self.pools[0] if len(self.pools) == 1 else None
+        self._budgeted = self.pools[0].budget is not None
         self._again: Callable[[float], object] | None = None  # what a client does when it has its answer
+        self._arrival = inf  # when the next request comes by itself
+        self._gap: Callable[[float], float] = lambda now: inf  # from that to the one after it
+        self._request: Callable[[], Request | None] | None = None  # what the next one asks for
+        self._on_end = self._end
         self._people(seed)
         self._membership()
-        self._probing()
+        if scenario.probes is not None:
+            Probing(scenario.probes, self.machines, self.pools, self.clock)
         self.clock.at(scenario.warm_up, self._begin_counting)
 
     # --- before it begins ---
@@ -102,20 +123,46 @@ class World:
 
     def _people(self, seed: int) -> None:
         arrivals, rng = self.scenario.arrivals, Random(f"{seed}/arrivals")
-        if not isinstance(arrivals, Clients):
-            self._gap = gaps(arrivals, rng)
-            self.clock.at(self._gap(0.0), self._arrive)
+        if self.scenario.keys is not None:
+            self._request = self._drawn_requests(drawing(self.scenario.keys, Random(f"{seed}/keys")))
+            self.owners = Owners()
+        if isinstance(arrivals, Clients):
+            think = arrivals.think.draw_from(rng)
+
+            def again(now: float) -> None:
+                at = now + think()
+                if at < self.scenario.duration:
+                    heappush(self._heap, (at, self._next_number(), self._come_back))
+
+            self._again = again
+            for _ in range(arrivals.count):
+                again(0.0)
             return
-        think = arrivals.think.draw_from(rng)
+        if isinstance(arrivals, Poisson):
+            self._gap = gaps(arrivals, rng)
+        else:
+            reader = self.pools[0].key_of
+            self._gap, self._request = arrivals.play(reader)
+            self.owners = Owners() if reader is not None else None
+        self._arrival = self._gap(0.0)
 
-        def again(now: float) -> None:
-            at = now + think()
-            if at < self.scenario.duration:
-                heappush(self._heap, (at, self._next_number(), self._come_back))
+    def _drawn_requests(self, draw: Callable[[], bytes]) -> Callable[[], Request]:
+        """Requests of keys that are drawn. A policy that asks for no key finds none in them."""
+        known: dict[bytes, Request] = {}
+        reads_keys = self.pools[0].key_of is not None
 
-        self._again = again
-        for _ in range(arrivals.count):
-            again(0.0)
+        def request() -> Request:
+            key = draw()
+            found = known.get(key)
+            if found is None:
+                found = keyed_request(key)
+                if not reads_keys:
+                    found.key = b""
+                if len(known) < KNOWN:
+                    known[key] = found
+            return found
+
+        return request
 
     def _membership(self) -> None:
         edges = {edge for machine in self.machines for span in machine.server.presence for edge in span}
@@ -143,66 +190,103 @@ class World:
         for pool in self.pools:
             pool.update(specs)
 
-    def _probing(self) -> None:
-        probes = self.scenario.probes
-        if probes is not None:
-            for number, machine in enumerate(self.machines):
-                first = probes.interval * (number + 1) / len(self.machines)
-                self.clock.at(first, self._probe, machine)
-
     def _begin_counting(self, event: Event) -> None:
         for machine in self.machines:
             machine.taken = 0
+        if self.owners is not None:
+            self.owners.begin_counting()
 
     # --- the run ---
 
-    def run(self, told: Callable[[float], object] = lambda share: None) -> None:
+    def run(
+        self, told: Callable[[float], object] = lambda share: None, watcher: Watcher | None = None
+    ) -> None:
         """From the first request to the end of the last. `told` hears how far it is, from 0 to 1."""
-        for step in range(1, STEPS + 1):
-            self.clock.run(self.scenario.duration * step / STEPS)
-            told(step / STEPS)
-        while any(pool.in_flight or len(pool.waiting) for pool in self.pools) and self.clock.step():
+        steps = STEPS if watcher is None else watcher.looks
+        for step in range(1, steps + 1):
+            self.advance(self.scenario.duration * step / steps)
+            if watcher is not None:
+                watcher.look(self)
+            self.latencies.fold()
+            told(step / steps)
+        while any(pool.in_flight or len(pool.waiting) for pool in self.pools) and self.step():
             pass
 
-    def _arrive(self, event: Event) -> None:
-        now = event[0]
-        at = now + self._gap(now)
-        if at < self.scenario.duration:
-            heappush(self._heap, (at, self._next_number(), self._arrive))
+    def advance(self, until: float) -> None:
+        """Lets happen what is due up to then, in order. Requests don't come through the heap: there are as
+        many of them as of everything else."""
+        clock, heap, ask, gap = self.clock, self._heap, self._ask, self._gap
+        arrival = self._arrival
+        last = min(until, self.scenario.duration)
+        while True:
+            if heap and heap[0][0] <= arrival:
+                if heap[0][0] > until:
+                    break
+                event = heappop(heap)
+                clock.now = event[0]
+                event[2](event)
+            elif arrival <= last:
+                clock.now = now = arrival
+                self._arrival = arrival = now + gap(now)
+                ask(now)
+            else:
+                break
+        clock.now = max(clock.now, until)
+
+    def step(self) -> bool:
+        """Lets the next thing happen; false where there is none."""
+        now = self._arrival
+        if now > self.scenario.duration or (self._heap and self._heap[0][0] <= now):
+            return self.clock.step()
+        self.clock.now = now
+        self._arrival = now + self._gap(now)
         self._ask(now)
+        return True
 
     def _come_back(self, event: Event) -> None:
         self._ask(event[0])
 
     def _ask(self, now: float) -> None:
+        """A request comes."""
         pool = self._only_pool or self.pools[int(self._random() * len(self.pools))]
-        if pool.budget is not None:
+        if self._budgeted and pool.budget is not None:
             pool.budget.on_request(now)
-        found = pool.pick(None)
+        request = None if self._request is None else self._request()
+        found = pool.pick(request)
         if isinstance(found, Backend):
-            self._attempt(pool, found, now, now, ())
-        elif found is not AT_LIMIT or not _Waiter(self, pool, now).joined:
+            self._attempt(pool, found, now, now, request, ())
+        elif found is not AT_LIMIT or not _Waiter(self, pool, now, request).joined:
             self._failed(found.name, now, now)
 
     def _attempt(
-        self, pool: Pool, backend: Backend, asked: float, now: float, tried: Sequence[Backend]
+        self,
+        pool: Pool,
+        backend: Backend,
+        asked: float,
+        now: float,
+        request: Request | None,
+        tried: Sequence[Backend],
     ) -> None:
+        if self.owners is not None and request is not None and not tried:
+            self.owners.picked(request.key or request.target, backend)
         pool.start(backend)
         end, failure, status = backend.upstream.take(now)
         if end - now > self._timeout:
             end, failure, status = now + self._timeout, RESPONSE_TIMEOUT, 0
-        event = (end, self._next_number(), self._end, pool, backend, asked, now, failure, status, tried)
-        heappush(self._heap, event)
+        number, on_end = self._next_number(), self._on_end
+        heappush(
+            self._heap, (end, number, on_end, pool, backend, asked, now, failure, status, request, tried)
+        )
 
     def _end(self, event: Event) -> None:
-        now, _, _, pool, backend, asked, started, failure, status, tried = event
+        now, _, _, pool, backend, asked, started, failure, status, request, tried = event
         pool.end(backend, started, failure, status, 0.0, 0, ANSWER if status else 0, now)
         if status == OK:
             if asked >= self._warm_up:
                 self.latencies.append(now - asked)
             if self._again is not None:
                 self._again(now)
-        elif not self._retried(pool, backend, asked, now, failure, status, tried):
+        elif not self._retried(pool, backend, asked, now, failure, status, request, tried):
             self._failed(failure.name if failure is not None else str(status), asked, now)
 
     def _failed(self, name: str, asked: float, now: float) -> None:
@@ -219,6 +303,7 @@ class World:
         now: float,
         failure: Failure | None,
         status: int,
+        request: Request | None,
         tried: Sequence[Backend],
     ) -> bool:
         """Tries once more where the rules of the pool allow it. All requests are idempotent here."""
@@ -228,36 +313,14 @@ class World:
         if failure.retry == NEVER if failure is not None else status not in rules.statuses:
             return False
         tried = (*tried, backend)
-        another = pool.pick(None, tried, waited=True)
+        another = pool.pick(request, tried, waited=True)
         if not isinstance(another, Backend) or (failure is None and another in tried):
             return False
         if not budget.take(now):
             return False
         pool.retried(backend)
-        self._attempt(pool, another, asked, now, tried)
+        self._attempt(pool, another, asked, now, request, tried)
         return True
-
-    def _probe(self, event: Event) -> None:
-        now, machine, probes = event[0], event[3], self.scenario.probes
-        if probes is None:
-            return
-        self.clock.at(now + probes.interval, self._probe, machine)
-        if machine.answers(now, probes.timeout):
-            self._bad_probes[machine.id] = 0
-            good = self._good_probes[machine.id] = self._good_probes.get(machine.id, 0) + 1
-            if good >= probes.rise:
-                self._set_health(machine.id, True)
-        else:
-            self._good_probes[machine.id] = 0
-            bad = self._bad_probes[machine.id] = self._bad_probes.get(machine.id, 0) + 1
-            if bad >= probes.fall:
-                self._set_health(machine.id, False)
-
-    def _set_health(self, name: str, up: bool) -> None:
-        for pool in self.pools:
-            backend = pool.backends.get(name)
-            if backend is not None:
-                pool.set_health(backend, up)
 
     # --- what came of it ---
 
@@ -271,8 +334,8 @@ class World:
 class _Waiter:
     """A request in the queue of a pool."""
 
-    def __init__(self, world: World, pool: Pool, asked: float) -> None:
-        self.world, self.pool, self.asked = world, pool, asked
+    def __init__(self, world: World, pool: Pool, asked: float, request: Request | None) -> None:
+        self.world, self.pool, self.asked, self.request = world, pool, asked, request
         self.joined = pool.wait(self)
         if self.joined:
             self.timer = world.clock.call_later(pool.rules.queue_timeout, self._give_up)
@@ -280,13 +343,13 @@ class _Waiter:
             pool.reject(AT_LIMIT)
 
     def on_turn(self) -> None:
-        found = self.pool.pick(None, waited=True)
+        found = self.pool.pick(self.request, waited=True)
         if found is AT_LIMIT and self.pool.wait(self, first=True):
             return
         self.timer.cancel()
         now = self.world.clock.now
         if isinstance(found, Backend):
-            self.world._attempt(self.pool, found, self.asked, now, ())
+            self.world._attempt(self.pool, found, self.asked, now, self.request, ())
         else:
             self.world._failed(found.name, self.asked, now)
 

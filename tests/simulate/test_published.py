@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import fsum, sqrt
+from math import sqrt
 
 import pytest
 
@@ -37,7 +37,7 @@ def mean_time(contestant: Contestant, count: int, load: float, span: float, warm
     fleet = servers(count, Exponential(1.0), slots=1)
     world = World(Scenario("supermarket", Poisson(count * load), fleet, warm_up + span, warm_up), contestant)
     world.run()
-    return fsum(world.latencies) / len(world.latencies)
+    return world.latencies.summary()["mean"]
 
 
 @pytest.mark.parametrize("load", [0.9, 0.95])
@@ -133,6 +133,6 @@ def test_balls_into_bins(choices: int, least: int, most: int) -> None:
     for seed in range(1, 6):
         world = World(Scenario("bins", Poisson(1000.0), fleet, 1e6), contestant, seed)
         while world.pools[0].in_flight < BINS:
-            world.clock.step()
+            world.step()
         fullest = max(backend.in_flight for backend in world.pools[0].backends.values())
         assert least <= fullest <= most

@@ -8,7 +8,7 @@ import pytest
 
 from lb.core.rules import PoolRules, RetryRules
 from lb.simulate.latency import Constant, Exponential
-from lb.simulate.run import fairness, result_of, summary
+from lb.simulate.run import fairness, result_of
 from lb.simulate.scenario import Clients, Crash, Failing, Probes, Scenario, Server
 from lb.simulate.world import World
 from tests.simulate.worlds import named, ran, scenario, servers
@@ -46,7 +46,7 @@ def test_closed_clients_have_one_request_each() -> None:
         Scenario("closed", Clients(3, Constant(0.1)), servers(3, Constant(0.1)), 10.0), named("p2c")
     )
     most = 0
-    while world.clock.now < 10.0 and world.clock.step():
+    while world.clock.now < 10.0 and world.step():
         most = max(most, world.pools[0].in_flight)
     assert most == 3
     assert len(world.latencies) == pytest.approx(3 * 10 / 0.2, abs=6)
@@ -58,7 +58,7 @@ def test_who_leaves_gets_nothing_more_and_who_joins_does() -> None:
     world = World(scenario(Server("staying", Constant(0.01)), leaving, joining), named("round_robin"))
     shares = {}
     for until in (5.0, 15.0, 20.0):
-        world.clock.run(until)
+        world.advance(until)
         shares[until] = [machine.taken for machine in world.machines]
     staying, left, joined = (list(each) for each in zip(*shares.values(), strict=True))
     assert joined[:2] == [0, 0]
@@ -95,15 +95,9 @@ def test_probes_take_out_who_is_down_and_bring_it_back() -> None:
     world = World(scenario(down, *servers(2, Constant(0.01)), probes=Probes(1.0, 0.5, 2, 2)), named("random"))
     healthy = {}
     for second in range(1, 20):
-        world.clock.run(float(second))
+        world.advance(float(second))
         healthy[second] = world.pools[0].backends["down"].healthy
     assert [second for second, up in healthy.items() if not up] == [7, 8, 9, 10, 11]
-
-
-def test_summary_takes_values_that_occurred() -> None:
-    found = summary([float(value) for value in range(1, 1001)])
-    assert found == {"mean": 500.5, "p50": 500, "p90": 900, "p99": 990, "p99.9": 999, "max": 1000}
-    assert summary([])["max"] == 0.0
 
 
 def test_workers_share_the_requests() -> None:
