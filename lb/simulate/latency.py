@@ -6,7 +6,7 @@ Each gives a function that draws one time after the other from a generator of ra
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import exp, log
@@ -118,3 +118,33 @@ class Mix:
             return draws[min(last, bisect_right(ends, random() * total))]()
 
         return draw
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """What was counted elsewhere, up to each of these bounds: evenly spread between a bound and the next."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[float, ...]
+
+    def draw_from(self, rng: Random) -> Draw:
+        bounds, ends, random = self.bounds, list(accumulate(self.counts)), rng.random
+        total, last = ends[-1], len(bounds) - 1
+
+        def draw() -> float:
+            place = min(last, bisect_right(ends, random() * total))
+            low = bounds[place - 1] if place else 0.0
+            return low + (bounds[place] - low) * random()
+
+        return draw
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Times that were taken elsewhere, each as likely as any other."""
+
+    values: Sequence[float]
+
+    def draw_from(self, rng: Random) -> Draw:
+        values, count, random = self.values, len(self.values), rng.random
+        return lambda: values[int(random() * count)]

@@ -31,18 +31,23 @@ def as_json(scenario: Scenario, seed: int, results: Sequence[Result]) -> dict[st
 
 def as_table(scenario: Scenario, seed: int, results: Sequence[Result]) -> RenderableType:
     """A row for each policy. The best of a column is bold, where they differ."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("policy", no_wrap=True)
-    for name in (*LATENCIES, "failed", "fairness"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("policy", overflow="fold")  # in 80 columns, the longest names take two lines
+    keyed = any(result.keys is not None for result in results)
+    for name in (*LATENCIES, "failed", "fairness", *(("keys\nmoved",) if keyed else ())):
+        table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
     best = {name: min(result.latency[name] for result in results) for name in LATENCIES}
     fewest, fairest = min(map(_failed, results)), max(result.fairness for result in results)
+    least_moved = min((moved(result) for result in results if result.keys is not None), default=0.0)
     for result in results:
         cells = [
             _cell(seconds(result.latency[name]), result.latency[name] == best[name]) for name in LATENCIES
         ]
         cells.append(_cell(share(_failed(result)), _failed(result) == fewest))
         cells.append(_cell(f"{result.fairness:.3f}", result.fairness == fairest))
+        if keyed:
+            text = "" if result.keys is None else share(moved(result))
+            cells.append(_cell(text, moved(result) == least_moved))
         table.add_row(result.policy, *cells)
     return Group(Text(_heading(scenario, seed)), Text(), table, *_remarks(results))
 
@@ -80,14 +85,20 @@ def _failed(result: Result) -> float:
     return result.failed / result.requests if result.requests else 0.0
 
 
+def moved(result: Result) -> float:
+    """The share of the keys that came more than once which changed their backend."""
+    keys = result.keys
+    return keys.moved / keys.again if keys is not None and keys.again else 0.0
+
+
 def seconds(value: float) -> str:
-    """Three digits that count, in ms up to ten seconds."""
-    if value >= 10.0:
-        return f"{value:.1f} s"
-    if value >= 1.0:
-        return f"{value:.2f} s"
+    """Three digits that count, in ms up to a second."""
+    if value >= 99.95:
+        return f"{value:.0f}s"
+    if value >= 0.9995:
+        return f"{value:.1f}s" if value >= 9.995 else f"{value:.2f}s"
     millis = value * 1000
-    return f"{millis:.0f} ms" if millis >= 99.95 else f"{millis:.3g} ms"
+    return f"{millis:.0f}ms" if millis >= 99.95 else f"{millis:.3g}ms"
 
 
 def share(value: float) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lb.simulate.scenario import Scenario
-from lb.simulate.world import Contestant, World
+from lb.simulate.world import Contestant, Watcher, World
+
+
+NOBODY: Mapping[str, Watcher] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,18 @@ class Shared:
     id: str
     weight: int
     attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeysMoved:
+    """How well keys stayed where they were: `again` is how many came more than once, `moved` how many of these
+    changed their backend; `requests` are those of a key that had come before, `moves` how many of these went to
+    another backend than the one before."""
+
+    again: int
+    moved: int
+    requests: int
+    moves: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +47,7 @@ class Result:
     retries: int
     ejections: int
     policy_errors: int
+    keys: KeysMoved | None = None
     backends: tuple[Shared, ...] = field(default=())
 
     def as_json(self) -> dict[str, Any]:
@@ -43,15 +59,17 @@ def simulate(
     contestants: Iterable[Contestant],
     seed: int = 1,
     told: Callable[[str, float], object] = lambda label, share: None,
+    watchers: Mapping[str, Watcher] = NOBODY,
 ) -> Iterator[Result]:
     """One result after the other. `told` hears which policy is at work and how far it is, from 0 to 1.
+    `watchers` look at the worlds of the policies of these labels.
 
     All of them get the same requests at the same times, as long as these don't depend on the answers.
     """
     for contestant in contestants:
         world = World(scenario, contestant, seed)
         label = contestant.label
-        world.run(lambda share, label=label: told(label, share))  # type: ignore[misc]
+        world.run(lambda share, label=label: told(label, share), watchers.get(label))  # type: ignore[misc]
         yield result_of(world)
 
 
@@ -60,6 +78,7 @@ def result_of(world: World) -> Result:
     latencies = world.latencies
     failed = sum(world.failures.values())
     backends = [backend for pool in world.pools for backend in pool.backends.values()]
+    owners = world.owners
     return Result(
         world.contestant.label,
         latencies.count + failed,
@@ -70,6 +89,7 @@ def result_of(world: World) -> Result:
         sum(backend.retries for backend in backends),
         sum(backend.ejections for backend in backends),
         sum(pool.policy_errors for pool in world.pools),
+        None if owners is None else KeysMoved(owners.keys, owners.moved, owners.requests, owners.moves),
         tuple(Shared(each.id, each.server.weight, each.taken) for each in world.machines),
     )
 
