@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from lb.config import Config
 
 DEFAULT_ADMIN = "http://127.0.0.1:9901"
-WIDE = 110
-"""Columns of a table that isn't for a terminal."""
-
 _Loaded = TypeVar("_Loaded")
 
 config_option = click.option(
@@ -119,11 +116,12 @@ def check(config_file: Path) -> None:
 
 
 @main.command()
-def schema() -> None:
+@click.option("--scenario", is_flag=True, help="That of a scenario of lb simulate instead.")
+def schema(scenario: bool) -> None:
     """Print the JSON Schema of the configuration, for editors."""
-    from lb.config import json_schema
+    from lb.config.schema import json_schema, scenario_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    click.echo(json.dumps(scenario_schema() if scenario else json_schema(), indent=2))
 
 
 @main.command()
@@ -201,54 +199,79 @@ def demo(once: bool, port: int, admin_port: int, requests: int) -> None:
     type=click.Path(path_type=Path),
     help="The scenario, a YAML file. One slow replica of four if left out.",
 )
+@click.option(
+    "--replay",
+    "log_file",
+    metavar="LOG",
+    type=click.Path(path_type=Path),
+    help="Instead: the requests of an access log, as they came. - is standard input.",
+)
+@click.option("--against", multiple=True, metavar="POLICY", help="With --replay: a policy to try. Or as POLICY.")
+@click.option(
+    "--log-format",
+    default="",
+    metavar="FORMAT",
+    help="json, nginx, or what is behind log_format in nginx. Found out by itself if left out.",
+)
+@click.option("--pool", default="", metavar="NAME", help="Of a log with several pools, this one.")
+@click.option(
+    "--slots",
+    type=click.IntRange(0, 1_000_000),
+    help="A backend of the log works on so many requests at a time; 0: on all. Estimated if left out.",
+)
+@click.option(
+    "--backends", default=0, type=click.IntRange(0, 10_000), help="How many, where the log doesn't name them."
+)
 @click.option("--workers", type=click.IntRange(1, 256), help="So many workers, whatever the scenario says.")
 @click.option("--seed", default=1, show_default=True, help="The same one gives the same result, to the byte.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def simulate(
-    names: tuple[str, ...], scenario_file: Path | None, workers: int | None, seed: int, as_json: bool
-) -> None:
+@click.option(
+    "--plot", metavar="FILE", type=click.Path(path_type=Path), help="Also draw them: FILE.svg or FILE.png."
+)
+def simulate(names: tuple[str, ...], against: tuple[str, ...], **asked: Any) -> None:
     """Run policies on virtual time, and print what came of each side by side.
 
-    A POLICY is a name, module:Class, or file.py:Class. With none, those of the scenario; else all there are.
+    A POLICY is a name, module:Class, or file.py:Class; with options: name,option=value. With none, those of
+    the scenario; else all there are.
     """
-    from rich.console import Console
-
-    from lb.config.scenario import load_scenario
-    from lb.scenarios import WrongPolicy, contestants, scenario, with_workers
-    from lb.simulate import report
-    from lb.simulate.default import ONE_SLOW_REPLICA
-    from lb.simulate.progress import showing_progress
-    from lb.simulate.run import simulate as run
-    from lb.simulate.world import CannotRun
+    from lb.simulation import Asked, CannotSimulate, run
 
     logging.getLogger("lb").setLevel(logging.ERROR)  # what backends go through here is no news
-    spec, world, directory = None, ONE_SLOW_REPLICA, Path.cwd()
-    if scenario_file is not None:
-        file = scenario_file
-        spec = _loaded(lambda: load_scenario(file))
-        world = scenario(spec, file.stem)
-    if workers is not None:
-        world = with_workers(world, workers)
     try:
-        chosen = contestants(
-            names, spec, directory if names or scenario_file is None else scenario_file.parent
-        )
-    except WrongPolicy as error:
-        fail(str(error))
-    try:
-        with showing_progress(Console(stderr=True), len(chosen)) as told:
-            results = list(run(world, chosen, seed, told))
-    except CannotRun as error:
+        _loaded(lambda: run(Asked(names=(*against, *names), **asked)))
+    except CannotSimulate as error:
         fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
-    if as_json:
-        click.echo(json.dumps(report.as_json(world, seed, results), indent=2))
-    else:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = WIDE
-        console.print(report.as_table(world, seed, results))
+
+
+@main.command("test-policy")
+@click.argument("name", metavar="POLICY")
+def test_policy(name: str) -> None:
+    """Check that a policy keeps the contract that a pool relies on. Exits with 0, or 1 if it doesn't.
+
+    A POLICY is module:Class, file.py:Class or a name; with options: file.py:Class,option=value. What is marked
+    with a question mark is unusual, but may be what you want.
+    """
+    from lb.scenarios import WrongPolicy, contestants
+    from lb.simulate.contract import maker, verdicts
+
+    logging.getLogger("lb").setLevel(logging.ERROR)  # what backends go through here is no news
+    try:
+        (found,) = contestants([name], None, Path.cwd())
+    except WrongPolicy as error:
+        fail(str(error))
+    broken = 0
+    for verdict in verdicts(maker(found.policy, found.options), found.policy.weighted):
+        check = verdict.check
+        mark = "ok    " if not verdict.found else "broken" if check.binding else "?     "
+        click.echo(f"{mark}  {check.promise}")
+        if verdict.found:
+            click.echo(f"        {verdict.found}")
+            broken += check.binding
+    if broken:
+        fail(f"{found.label} breaks the contract ({_count(broken, 'check')})", code=1)
+    click.echo(f"{found.label} keeps the contract")
 
 
 def _load(config_file: Path) -> Config:

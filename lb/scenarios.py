@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from inspect import signature
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lb.balance import policies
 from lb.build import retry_rules, rules_of
 from lb.config.policy import examine_policy, find_policy
 from lb.config.scenario import Deploy, KeysSpec, LatencySpec, ScenarioSpec, ServerSpec, SimulatedPool
+from lb.config.written import Plain
 from lb.core.rules import PoolRules
 from lb.simulate import latency
 from lb.simulate.latency import Latency
@@ -47,18 +49,33 @@ def contestants(names: Sequence[str], spec: ScenarioSpec | None, directory: Path
             Contestant(_label(each.policy, each.options), find_policy(each.policy, directory), each.options)
             for each in spec.policies
         ]
-    return [Contestant(name, policy) for name, policy in policies().items()]
+    keyed = spec is not None and spec.keys is not None
+    return [
+        Contestant(name, policy)
+        for name, policy in policies().items()
+        if keyed or "key" not in signature(policy.__init__).parameters  # without keys, they all do as p2c
+    ]
 
 
-def _contestant(name: str, directory: Path) -> Contestant:
-    problems = [words for _, words in examine_policy(name, {}, directory)]
+def _contestant(written: str, directory: Path) -> Contestant:
+    """A policy as it is named in a command: `p2c`, or with options `ring_hash,key=path,vnodes=100`."""
+    name, *pairs = written.split(",")
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise WrongPolicy(f"{written}: an option is written as key=value, not {pair!r}")
+        options[key.strip()] = Plain(value.strip())
+    problems = [words for _, words in examine_policy(name, options, directory)]
     if problems:
         raise WrongPolicy("; ".join(problems))
-    return Contestant(name, find_policy(name, directory))
+    return Contestant(_label(name, options), find_policy(name, directory), options)
 
 
 def _label(name: str, options: Mapping[str, Any]) -> str:
-    written = ", ".join(f"{key}: {value}" for key, value in options.items())
+    written = ", ".join(
+        f"{key}: {str(value).lower() if isinstance(value, bool) else value}" for key, value in options.items()
+    )
     return f"{name} ({written})" if written else name
 
 
@@ -176,4 +193,8 @@ def _latency(spec: LatencySpec) -> Latency:
     if spec.mix is not None:
         shares = tuple(part.share for part in spec.mix)
         return latency.Mix(shares, tuple(_latency(part.latency) for part in spec.mix))
+    if spec.histogram is not None:
+        return latency.Histogram(
+            tuple(each.upto for each in spec.histogram), tuple(each.count for each in spec.histogram)
+        )
     return latency.Constant(spec.constant or 0.0)

@@ -12,7 +12,7 @@ from lb.config.fields import OrOff, OrShort, duration, flag, number, one_of, par
 from lb.config.loader import read_text, validated
 from lb.config.pools import BalancerSpec, policy_name
 from lb.config.resilience import OutlierDetection, PoolLimits, Retries, Timeout
-from lb.config.section import AT_KEY, Found, Section, items_of, peek
+from lb.config.section import AT_KEY, Found, Section, items_of, peek, readable
 from lb.config.written import quoted
 
 Start = Annotated[float, duration()]
@@ -68,6 +68,15 @@ class Part(Section):
     latency: AnyLatency = Field(description="How long it takes then.")
 
 
+class Bucket(Section):
+    """One of the parts of a histogram."""
+
+    required: ClassVar = {"upto": "a bound, as in upto: 10ms", "count": "a count, as in count: 100"}
+
+    upto: Timeout = Field(description="From the bound before, or 0, up to this.")
+    count: Annotated[float, number(most=1e15)] = Field(description="How many of them, not those below.")
+
+
 class LatencySpec(Section):
     """How long a backend works on a request: one of these. A duration alone is a constant."""
 
@@ -84,11 +93,23 @@ class LatencySpec(Section):
     mix: tuple[Part, ...] | None = Field(
         default=None, min_length=1, description="One of several: a list of `{share, latency}`."
     )
+    histogram: tuple[Bucket, ...] | None = Field(
+        default=None, min_length=1, description="As it was measured: a list of `{upto, count}`."
+    )
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
         if len(data) != 1:
             yield (AT_KEY,), f"needs exactly one of {', '.join(cls.model_fields)}"
+        before, counts = 0.0, list[float | None]()
+        for place, each in items_of(data.get("histogram")):
+            bound = _seconds(peek(each, "upto"))
+            if bound is not None and bound <= before:
+                yield ("histogram", place, "upto"), "must be more than the bound before"
+            before = bound or before
+            counts.append(readable(number(most=1e15).read, peek(each, "count")))
+        if counts and all(count == 0 for count in counts):
+            yield ("histogram",), "needs a count that isn't 0"
 
 
 AnyLatency = Annotated[LatencySpec, OrShort("constant", {"type": "string", "title": "duration"})]

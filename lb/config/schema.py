@@ -48,10 +48,23 @@ def _without_none(value: Any) -> Any:
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema 2020-12 of a configuration file, for editors and other tools."""
+    found = Config.model_json_schema(mode="validation", schema_generator=_AsWritten)
+    _name_policies(found["$defs"]["Pool"]["properties"]["balancer"])
+    return {"$schema": _AsWritten.schema_dialect} | found
+
+
+def scenario_schema() -> dict[str, Any]:
+    """The same of a scenario of `lb simulate`."""
+    from lb.config.scenario import ScenarioSpec
+
+    found = ScenarioSpec.model_json_schema(mode="validation", schema_generator=_AsWritten)
+    _name_policies(found["properties"]["policies"]["items"])
+    return {"$schema": _AsWritten.schema_dialect} | found
+
+
+def _name_policies(balancer: dict[str, Any]) -> None:
     from lb.balance import policies  # here, so that importing the models stays quick
 
-    found = Config.model_json_schema(mode="validation", schema_generator=_AsWritten)
-    short, long = found["$defs"]["Pool"]["properties"]["balancer"]["anyOf"]
+    short, long = balancer["anyOf"]
     for policy in (short, long["properties"]["policy"]):
         policy["anyOf"] = [{"enum": list(policies())}, {"pattern": ":"}]
-    return {"$schema": _AsWritten.schema_dialect} | found

@@ -53,11 +53,12 @@ class CannotRun(Exception):
 
 
 class Watcher(Protocol):
-    """Looks at a world so many times a run, at equal distances; and at its end."""
+    """Looks at a world so many times a run, at equal distances; and at its end. It folds the latencies."""
 
     looks: int
 
     def look(self, world: World) -> object: ...
+    def end(self, world: World) -> object: ...
 
 
 class World:
@@ -205,12 +206,15 @@ class World:
         steps = STEPS if watcher is None else watcher.looks
         for step in range(1, steps + 1):
             self.advance(self.scenario.duration * step / steps)
-            if watcher is not None:
+            if watcher is None:
+                self.latencies.fold()
+            else:
                 watcher.look(self)
-            self.latencies.fold()
             told(step / steps)
         while any(pool.in_flight or len(pool.waiting) for pool in self.pools) and self.step():
             pass
+        if watcher is not None:
+            watcher.end(self)
 
     def advance(self, until: float) -> None:
         """Lets happen what is due up to then, in order. Requests don't come through the heap: there are as
