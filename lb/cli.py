@@ -206,7 +206,9 @@ def demo(once: bool, port: int, admin_port: int, requests: int) -> None:
     type=click.Path(path_type=Path),
     help="Instead: the requests of an access log, as they came. - is standard input.",
 )
-@click.option("--against", multiple=True, metavar="POLICY", help="With --replay: a policy to try. Or as POLICY.")
+@click.option(
+    "--against", multiple=True, metavar="POLICY", help="With --replay: a policy to try; more may follow."
+)
 @click.option(
     "--log-format",
     default="",
@@ -250,8 +252,8 @@ def simulate(names: tuple[str, ...], against: tuple[str, ...], **asked: Any) -> 
 def test_policy(name: str) -> None:
     """Check that a policy keeps the contract that a pool relies on. Exits with 0, or 1 if it doesn't.
 
-    A POLICY is module:Class, file.py:Class or a name; with options: file.py:Class,option=value. What is marked
-    with a question mark is unusual, but may be what you want.
+    A POLICY is module:Class, file.py:Class or a name; with options: file.py:Class,option=value. What has a
+    question mark is unusual, but may be what you want.
     """
     from lb.scenarios import WrongPolicy, contestants
     from lb.simulate.contract import maker, verdicts

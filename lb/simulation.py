@@ -7,11 +7,12 @@ import io
 import json
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -114,15 +115,16 @@ def _print(asked: Asked, world: Scenario, results: Sequence[Result], log: _Log |
 
 def _log(asked: Asked) -> tuple[Scenario, list[Contestant], _Log]:
     if asked.scenario_file is not None:
-        raise CannotSimulate("a log has its own requests and backends: leave out either --scenario or --replay")
+        raise CannotSimulate("a log has its own requests and backends: leave out --scenario or --replay")
     file = asked.log_file or STANDARD_INPUT
     chosen = contestants(asked.names, None, Path.cwd())
     told = Told()
     with showing_progress(Console(stderr=True), 1) as progress:
         try:
             trace = traced(_entries(file, asked, told, lambda share: progress(f"reading {file}", share)))
-        except OSError as error:
-            raise CannotSimulate(f"can't read {file}: {error.strerror or error}") from error
+        except (OSError, EOFError, zlib.error) as error:
+            why = getattr(error, "strerror", None) or error
+            raise CannotSimulate(f"can't read {file}: {why}") from error
     _usable(file, trace, told, asked)
     estimates = estimated(trace, asked.slots, asked.backends, asked.seed)
     world = replay.replayed(trace, estimates, file.name if file != STANDARD_INPUT else "standard input")
@@ -153,15 +155,11 @@ def _entries(file: Path, asked: Asked, told: Told, progress: Callable[[float], o
 def _lines(file: Path, progress: Callable[[float], object]) -> Iterator[str]:
     """Its lines, one at a time: the file may be larger than the memory, and so may be a line."""
     size = 0
-    if file == STANDARD_INPUT:
-        raw: IO[bytes] = sys.stdin.buffer
-    else:
-        raw = file.open("rb")
-        size = os.fstat(raw.fileno()).st_size
-    with raw:
-        packed = file.suffix == ".gz"
-        stream = gzip.open(raw) if packed else raw
-        text = io.TextIOWrapper(stream, "utf-8", "backslashreplace")  # type: ignore[type-var]
+    with sys.stdin.buffer if file == STANDARD_INPUT else file.open("rb") as raw:
+        if file != STANDARD_INPUT:
+            size = os.fstat(raw.fileno()).st_size
+        stream = gzip.open(raw) if file.suffix == ".gz" else raw
+        text = io.TextIOWrapper(stream, "utf-8", "backslashreplace")
         for number in count():
             line = text.readline(LONGEST + 1)
             if not line:
@@ -183,8 +181,8 @@ def _usable(file: Path, trace: Trace, told: Told, asked: Asked) -> None:
     named = [name for name in trace.backends if name]
     if not named and not asked.backends:
         raise CannotSimulate(
-            f"{file} doesn't say which backend had a request ($upstream_addr in nginx): say how many there are "
-            "by --backends"
+            f"{file} doesn't say which backend had a request ($upstream_addr in nginx): say how many there "
+            "are by --backends"
         )
     if named and asked.backends:
         raise CannotSimulate(f"{file} names its {len(named)} backends: leave out --backends")
@@ -214,7 +212,8 @@ def _remarks(log: _Log) -> Iterator[str]:
     told, trace = log.told, log.trace
     yield ""
     shown = [
-        f"{each.server.id} {report.seconds(each.median)}" + (f" ({each.slots} at a time)" if each.slots else "")
+        f"{each.server.id} {report.seconds(each.median)}"
+        + (f" ({each.slots} at a time)" if each.slots else "")
         for each in log.estimates[:SHOWN]
     ]
     more = f" and {len(log.estimates) - SHOWN} more" if len(log.estimates) > SHOWN else ""

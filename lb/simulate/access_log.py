@@ -127,7 +127,9 @@ def reader_for(format_: str) -> Reader:
     if format_ == "nginx":
         return _first_that_fits([nginx_reader(each) for each in NGINX_FORMATS])
     if "$" not in format_:
-        raise WrongFormat(f"the log format must be json, nginx, or one with nginx's variables, not '{format_}'")
+        raise WrongFormat(
+            f"the log format must be json, nginx, or one with nginx's variables, not '{format_}'"
+        )
     return nginx_reader(format_)
 
 
@@ -161,9 +163,7 @@ def nginx_reader(format_: str) -> Reader:
     for place, found in enumerate(_VARIABLE.finditer(format_)):
         pattern += re.escape(format_[end : found.start()])
         end = found.end()
-        following = format_[end : end + 1]
-        inner = f"[^{re.escape(following)}]*" if following in ('"', "]", "|", "\t") else ".*?"
-        pattern += f"(?P<v{place}>{inner})"
+        pattern += f"(?P<v{place}>{_inner(names[place], format_[end : end + 1])})"
     matches = re.compile(pattern + re.escape(format_[end:])).fullmatch
     places = {name: f"v{place}" for place, name in reversed(list(enumerate(names)))}
 
@@ -176,9 +176,23 @@ def nginx_reader(format_: str) -> Reader:
     return read
 
 
+def _inner(name: str, following: str) -> str:
+    """What a variable may hold. A list of several attempts has blanks in it."""
+    if name == "upstream_addr":
+        return _SEVERAL.replace("ONE", r"[^\s,\"]+")
+    if name in ("upstream_response_time", "upstream_connect_time", "upstream_header_time", "upstream_status"):
+        return _SEVERAL.replace("ONE", r"(?:[0-9.]+|-)")
+    if name in ("request_time", "msec", "status"):
+        return r"[0-9.]+|-"
+    return f"[^{re.escape(following)}]*" if following in ('"', "]", "|", "\t") else ".*?"
+
+
+_SEVERAL = r"(?:ONE(?:(?:, | : )ONE)*)?"
+
+
 def _nginx_entry(values: dict[str, str], moment: str) -> Entry | None:
     took = values.get("upstream_response_time")
-    times = [_seconds(each) for each in _LIST.split(took)] if took not in (None, "", "-") else []  # type: ignore[arg-type]
+    times = [_seconds(each) for each in _LIST.split(took)] if took and took != "-" else []
     request_time = _seconds(values["request_time"]) if "request_time" in values else sum(map(_known, times))
     if took is not None and not times:
         return None  # answered by nginx itself

@@ -167,7 +167,9 @@ def walk(make: Make, steps: Iterable[Step]) -> None:
         step.happen(traffic)
         if pool.eligible:
             backend = picked(pool)
-            ensure(backend in pool.eligible and not backend.excluded, f"it picked {backend.id}, which may not")
+            ensure(
+                backend in pool.eligible and not backend.excluded, f"it picked {backend.id}, which may not"
+            )
     _settled(traffic)
 
 
@@ -181,7 +183,9 @@ def narrow_walk(make: Make, steps: Iterable[Step], tiers: Sequence[int]) -> None
             step.happen(traffic)
         chosen = pool.pick(None)
         if isinstance(chosen, Backend):
-            ensure(chosen in pool.eligible and chosen.state == ACTIVE, f"it picked {chosen.id}, which may not")
+            ensure(
+                chosen in pool.eligible and chosen.state == ACTIVE, f"it picked {chosen.id}, which may not"
+            )
             ensure(chosen.in_flight < 3 and pool.in_flight < 8, "a limit was exceeded")
         ensure(all(each.weight >= 1 and each.share <= 1.0 for each in pool.eligible), "a weight was changed")
         ensure(not pool.eligible or max(each.share for each in pool.eligible) == 1.0, "a share was changed")
@@ -249,7 +253,9 @@ def it_says_why(make: Make) -> None:
 def same_seed_same_picks(make: Make) -> None:
     first, again = _busy_picks(make, 7), _busy_picks(make, 7)
     at = next((place for place, pair in enumerate(zip(first, again, strict=True)) if pair[0] != pair[1]), -1)
-    ensure(at < 0, f"pick {at + 1} differs: chance has to come from `rng`, time from `clock`, state from `self`")
+    ensure(
+        at < 0, f"pick {at + 1} differs: chance has to come from `rng`, time from `clock`, state from `self`"
+    )
 
 
 def _busy_picks(make: Make, seed: int) -> list[str]:
@@ -295,7 +301,7 @@ def whatever_happens_with_all_rules(make: Make) -> None:
 
 
 def every_backend_is_reached(make: Make) -> None:
-    """The chance that any of 50 is left out of 1,250 draws is below 50 * 0.98^1250: once in a billion times."""
+    """The chance that any of 50 is left out of 1,250 draws is 50 * 0.98^1250: once in a billion times."""
     pool, _ = pool_of(make, numbered([1] * 50))
     left = len(set(pool.backends) - set(served(pool, 1250)))
     ensure(not left, f"{left} of 50 idle backends got none of 1,250 requests")
@@ -403,7 +409,7 @@ def judged(make: Make, check: Check) -> Verdict:
         check.run(make)
     except Broken as error:
         found = str(error)
-    except Exception as error:  # whatever a user's class does
+    except Exception as error:  # noqa: BLE001 - whatever a user's class does
         found = _raised(error)
     else:
         found = ""

@@ -1,10 +1,10 @@
 """What a log tells of the backends: how long they work on a request, on how many at a time, how they fail.
 
-Each attempt in the log took its time at the backend, in a queue there perhaps, and at work. How much of it was
-the queue shows in how the times go with the number of requests that were there already: where a backend works
-on c at a time, first come, first served, who finds k waits for k - c + 1 of them to end, and so takes
-1 + (k - c + 1) / c times as long on average. The c that explains the times best is taken, if any explains them
-better than chance would; with it, the time of each at work follows from when those before it ended.
+An attempt in the log took its time in a queue at the backend, perhaps, and at work. How much was the queue
+shows in how the times go with the number of requests that were there already: where a backend works on
+c at a time, first come, first served, who finds k waits for k - c + 1 of them to end, and so takes
+1 + (k - c + 1) / c times as long on average. The c that explains the times best is taken, if one explains
+them better than chance would; with it, the time of each at work follows from when those before it ended.
 
 All of this is done for spans of time, so that a backend that was slow for a while is slow then, and isn't
 taken for a busy one.
@@ -24,6 +24,9 @@ from lb.simulate.trace import Came, Trace
 
 SPANS = 100
 """Into so many spans the time of a log is divided at most."""
+
+QUEUE_SPANS = 20
+"""The same where it is about queues, since these last, and who waits is to be compared with who doesn't."""
 
 ENOUGH = 30
 """Requests of one backend in one span on average, or there are fewer spans. Who has less than half of that in
@@ -65,7 +68,6 @@ class _Sample:
 class _Span:
     """What a backend did in a span of time."""
 
-    there: dict[int, list[float]] = field(default_factory=dict)  # by how many it found: count, sum, squares
     work: _Sample = field(default_factory=lambda: _Sample(0))
     failed: _Sample = field(default_factory=lambda: _Sample(0))
     without_answer: int = 0
@@ -87,6 +89,8 @@ class _Backend:
 
     def __init__(self, spans: int, most: int) -> None:
         self.spans = [_Span(work=_Sample(most), failed=_Sample(most)) for _ in range(spans)]
+        # How long requests took by how many they found there: count, sum, sum of squares.
+        self.there: list[dict[int, list[float]]] = [{} for _ in range(min(QUEUE_SPANS, spans))]
         self.slots = 0
         self._ends: list[float] = []  # of those that are there, ascending
 
@@ -101,13 +105,11 @@ class _Backend:
         insort(ends, end)
         return there
 
-    def work(self, begun: float, end: float) -> float:
-        """For how long one that comes is worked on."""
-        there = self.found(begun, end)
-        if self.slots and there >= self.slots:
-            others = self._ends.copy()
-            others.remove(end)
-            begun = others[there - self.slots]
+    def work(self, begun: float, end: float, slots: int, there: int) -> float:
+        """For how long one is worked on that has just come and found so many there."""
+        if slots and there >= slots:
+            before = self._ends[there - slots]  # when enough of the others have ended
+            begun = before if before < end else self._ends[there - slots + 1]
         return max(LEAST, end - begun)
 
 
@@ -123,9 +125,12 @@ def estimated(trace: Trace, slots: int | None = None, copies: int = 0, seed: int
     if copies:
         slots = 0  # nobody knows how many were at each
     if slots is None:
-        _look_at_queues(trace, backends, width)
+        _look_at_queues(trace, backends)
         for each in backends:
-            each.slots = _slots(each.spans)
+            each.slots = _slots(each.there)
+            each.restart()
+        _look_at_work(trace, backends)
+        for each in backends:
             each.restart()
     else:
         for each in backends:
@@ -133,18 +138,21 @@ def estimated(trace: Trace, slots: int | None = None, copies: int = 0, seed: int
     rng = Random(f"{seed}/estimate")
     for came in trace:
         if came.took >= 0:
-            _add(came, backends[came.backend], width, rng)
+            _add(came, backends[came.backend], trace, rng)
     names = trace.backends
     if copies:
         return [_as_server(f"backend-{n + 1}", backends[0], width, trace) for n in range(copies)]
-    return [_as_server(name, backend, width, trace) for name, backend in zip(names, backends, strict=True) if name]
+    return [
+        _as_server(name, backend, width, trace) for name, backend in zip(names, backends, strict=True) if name
+    ]
 
 
-def _span(backend: _Backend, at: float, width: float) -> _Span:
-    return backend.spans[min(len(backend.spans) - 1, int(at / width))]
+def _place(at: float, trace: Trace, spans: Sequence[object]) -> int:
+    """In which of the spans a time is."""
+    return min(len(spans) - 1, int(at / trace.seconds * len(spans))) if trace.seconds else 0
 
 
-def _look_at_queues(trace: Trace, backends: Sequence[_Backend], width: float) -> None:
+def _look_at_queues(trace: Trace, backends: Sequence[_Backend]) -> None:
     for came in trace:
         if came.took < 0:
             continue
@@ -153,16 +161,63 @@ def _look_at_queues(trace: Trace, backends: Sequence[_Backend], width: float) ->
         there = backend.found(begun, begun + came.took)
         if came.failed:
             continue
-        sums = _span(backend, begun, width).there.setdefault(min(there, MOST_THERE), [0, 0.0, 0.0])
+        spans = backend.there
+        sums = spans[_place(begun, trace, spans)].setdefault(min(there, MOST_THERE), [0, 0.0, 0.0])
         sums[0] += 1
         sums[1] += came.took
         sums[2] += came.took * came.took
 
 
-def _slots(spans: Sequence[_Span]) -> int:
+def _look_at_work(trace: Trace, backends: Sequence[_Backend]) -> None:
+    """Corrects the slots. With too many, those who waited seem to take longer at work than others; with too
+    few, less long. With the right number, it makes no difference."""
+    tried = {each: _near(each.slots) for each in backends if each.slots}
+    sums = {each: [_Halves(len(slots)) for _ in each.there] for each, slots in tried.items()}
+    for came in trace:
+        backend = backends[came.backend]
+        if came.took < 0 or backend not in tried:
+            continue
+        begun = came.at + came.waited
+        end = begun + came.took
+        there = backend.found(begun, end)
+        if not came.failed:
+            place = _place(begun, trace, backend.there)
+            work = [backend.work(begun, end, slots, there) for slots in tried[backend]]
+            sums[backend][place].add(there >= backend.slots, work)
+    for each, slots in tried.items():
+        differences = [abs(sum(half.difference(n) for half in sums[each])) for n in range(len(slots))]
+        each.slots = slots[differences.index(min(differences))]
+
+
+def _near(slots: int) -> list[int]:
+    return [*range(max(1, int(0.75 * slots)), int(1.3 * slots) + 2)]
+
+
+class _Halves:
+    """Times at work of those who waited and of those who didn't, with several numbers of slots."""
+
+    def __init__(self, count: int) -> None:
+        self._counts = [0, 0]
+        self._sums = [[0.0] * count, [0.0] * count]
+
+    def add(self, waited: bool, work: Sequence[float]) -> None:
+        self._counts[waited] += 1
+        sums = self._sums[waited]
+        for place, each in enumerate(work):
+            sums[place] += each
+
+    def difference(self, place: int) -> float:
+        """By how much who waited took longer, for what is known of it."""
+        fewer, more = self._counts
+        if not fewer or not more:
+            return 0.0
+        return (self._sums[1][place] / more - self._sums[0][place] / fewer) * fewer * more / (fewer + more)
+
+
+def _slots(spans: Sequence[dict[int, list[float]]]) -> int:
     """On how many requests a backend works at a time; 0 where nothing speaks for a queue."""
-    most = max((there for span in spans for there in span.there), default=0)
-    count = sum(sums[0] for span in spans for sums in span.there.values())
+    most = max((there for span in spans for there in span), default=0)
+    count = sum(sums[0] for span in spans for sums in span.values())
     without = _unexplained(spans, inf)
     best, least = 0, without
     tried = sorted({*range(1, min(most, 32) + 1), *(int(1.1**power) for power in range(36, 73))})
@@ -174,12 +229,12 @@ def _slots(spans: Sequence[_Span]) -> int:
     return best if without - least > CERTAIN * noise else 0
 
 
-def _unexplained(spans: Sequence[_Span], slots: float) -> float:
+def _unexplained(spans: Sequence[dict[int, list[float]]], slots: float) -> float:
     """The sum of squares that is left when each span's times go with the length of the queue."""
     left = 0.0
     for span in spans:
         squares = products = lengths = 0.0
-        for there, (count, total, total_of_squares) in span.there.items():
+        for there, (count, total, total_of_squares) in span.items():
             length = 1.0 + max(0.0, there - slots + 1) / slots
             squares += total_of_squares
             products += length * total
@@ -189,12 +244,12 @@ def _unexplained(spans: Sequence[_Span], slots: float) -> float:
     return left
 
 
-def _add(came: Came, backend: _Backend, width: float, rng: Random) -> None:
+def _add(came: Came, backend: _Backend, trace: Trace, rng: Random) -> None:
     begun = came.at + came.waited
     end = begun + came.took
-    span = _span(backend, begun, width)
+    span = backend.spans[_place(begun, trace, backend.spans)]
     if not came.failed:
-        span.work.add(backend.work(begun, end), rng)
+        span.work.add(backend.work(begun, end, backend.slots, backend.found(begun, end)), rng)
         span.attempts += 1
         return
     backend.found(begun, end)

@@ -60,6 +60,8 @@ class Owners:
         self.requests = self.moves = 0
 
     def picked(self, key: bytes, backend: Backend) -> None:
+        if not key:
+            return
         last = self._last.get(key)
         if last is not None:
             self.requests += 1

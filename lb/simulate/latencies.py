@@ -44,12 +44,12 @@ class Latencies(list[float]):
         self.clear()
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         return self._folded + len(self)
 
     def quantiles(self, shares: list[float]) -> list[float]:
-        """The values that such shares of all are not above; 0 where there is none. Shares in ascending order."""
-        if not self.count:
+        """The values that such shares of all, in ascending order, are not above; 0 where there is none."""
+        if not self.size:
             return [0.0] * len(shares)
         if not self._folded:
             ordered = sorted(self)
@@ -66,8 +66,8 @@ class Latencies(list[float]):
 
     def summary(self) -> dict[str, float]:
         """Mean, quantiles and maximum; 0 without any."""
-        if not self.count:
+        if not self.size:
             return {"mean": 0.0} | dict.fromkeys(QUANTILES, 0.0) | {"max": 0.0}
         quantiles = dict(zip(QUANTILES, self.quantiles(list(QUANTILES.values())), strict=True))
-        mean = fsum((self._total, *self)) / self.count
+        mean = fsum((self._total, *self)) / self.size
         return {"mean": mean} | quantiles | {"max": max(self._most, max(self, default=0.0))}

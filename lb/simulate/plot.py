@@ -8,16 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil, log10, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lb.simulate.latencies import Latencies
 from lb.simulate.report import seconds
 from lb.simulate.scenario import Scenario
 from lb.simulate.world import World
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 SUFFIXES = (".svg", ".png")
 
@@ -85,7 +81,7 @@ class Seen:
 
     def end(self, world: World) -> None:
         """The run is over."""
-        count = world.latencies.count
+        count = world.latencies.size
         shares = [share for share in PERCENTILES if count * (1 - share) > 0.99]  # beyond, it is the maximum
         self.percentiles = world.latencies.quantiles(shares)
 
@@ -97,7 +93,7 @@ def checked(path: Path) -> None:
     if not path.absolute().parent.is_dir():
         raise CannotPlot(f"can't write {path}: there is no folder {path.parent}")
     try:
-        import matplotlib  # noqa: F401, PLC0415
+        import matplotlib  # noqa: F401
     except ImportError as error:
         raise CannotPlot(f"--plot needs matplotlib ({error}): pip install 'lb[plot]'") from None
 
@@ -107,7 +103,7 @@ def draw(path: Path, scenario: Scenario, seed: int, seen: dict[str, Seen]) -> No
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    style = {
+    style: dict[Any, Any] = {
         "font.family": "DejaVu Sans",
         "font.size": 9,
         "axes.spines.top": False,
@@ -124,8 +120,8 @@ def draw(path: Path, scenario: Scenario, seed: int, seen: dict[str, Seen]) -> No
         down = ceil(len(seen) / across)
         named = len(scenario.servers) <= MOST_NAMED
         height = max(1.6, 0.6 + 0.16 * len(scenario.servers)) if named else 2.4
-        figure = Figure(figsize=(11, 4.6 + down * (height + 0.5)), layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)  # type: ignore[union-attr, call-arg]
+        figure: Any = Figure(figsize=(11, 4.6 + down * (height + 0.5)), layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
         above, below = figure.subfigures(2, 1, height_ratios=[4.2, down * (height + 0.5)])
         about = f": {scenario.about}" if scenario.about else ""
         figure.suptitle(_wrapped(f"{scenario.name}{about}  (seed {seed})"), x=0.01, ha="left", fontsize=11)
@@ -138,7 +134,7 @@ def draw(path: Path, scenario: Scenario, seed: int, seen: dict[str, Seen]) -> No
             raise CannotPlot(f"can't write {path}: {error.strerror}") from None
 
 
-def _latencies(axes: Sequence[Axes], scenario: Scenario, seen: dict[str, Seen]) -> None:
+def _latencies(axes: Sequence[Any], scenario: Scenario, seen: dict[str, Seen]) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     percentile, time = axes
@@ -174,8 +170,16 @@ def _latencies(axes: Sequence[Axes], scenario: Scenario, seen: dict[str, Seen]) 
         )
     if scenario.warm_up:
         time.axvspan(0, scenario.warm_up, color="#f0f0f0", linewidth=0)
-        time.annotate("warm-up", (scenario.warm_up / 2, 0.98), xycoords=("data", "axes fraction"), rotation=90,
-                      ha="center", va="top", fontsize=8, color="#888888")
+        time.annotate(
+            "warm-up",
+            (scenario.warm_up / 2, 0.98),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            ha="center",
+            va="top",
+            fontsize=8,
+            color="#888888",
+        )
     percentile.legend(loc="lower right", frameon=False, fontsize=8, ncols=1 + len(seen) // 8)
 
 

@@ -48,24 +48,15 @@ class LoggedArrivals:
 
     def play(self, reader: KeyReader | None) -> tuple[Callable[[float], float], Callable[[], Request]]:
         following = self._requests(reader)
-        present = next(following)
+        present = upcoming = _NOTHING
 
         def gap(now: float) -> float:
-            nonlocal present, waiting
-            present, waiting = waiting, next(following, (inf, _NOTHING))
-            return max(0.0, waiting[0] - now)
+            nonlocal present, upcoming
+            present = upcoming
+            at, upcoming = next(following, (inf, _NOTHING))
+            return max(0.0, at - now)
 
-        waiting = present
-        first = True
-
-        def first_gap(now: float) -> float:
-            nonlocal first
-            if first:
-                first = False
-                return waiting[0] - now
-            return gap(now)
-
-        return first_gap, lambda: present[1]
+        return gap, lambda: present
 
     def _requests(self, reader: KeyReader | None) -> Iterator[tuple[float, Request]]:
         names = self._names

@@ -56,7 +56,13 @@ def _heading(scenario: Scenario, seed: int) -> str:
     about = f": {scenario.about}" if scenario.about else ""
     counted = scenario.duration - scenario.warm_up
     arrivals = scenario.arrivals
-    who = f"{arrivals.count} clients" if isinstance(arrivals, Clients) else f"{arrivals.rate:.4g} requests/s" if arrivals.rate < 9999.5 else f"{arrivals.rate:.0f} requests/s"
+    who = (
+        f"{arrivals.count} clients"
+        if isinstance(arrivals, Clients)
+        else f"{arrivals.rate:.4g} requests/s"
+        if arrivals.rate < 9999.5
+        else f"{arrivals.rate:.0f} requests/s"
+    )
     worker = ""
     if scenario.workers > 1:
         worker = f", {scenario.workers} {'sharing' if scenario.shared else 'blind'} workers"

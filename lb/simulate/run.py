@@ -9,7 +9,6 @@ from typing import Any
 from lb.simulate.scenario import Scenario
 from lb.simulate.world import Contestant, Watcher, World
 
-
 NOBODY: Mapping[str, Watcher] = {}
 
 
@@ -24,9 +23,10 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class KeysMoved:
-    """How well keys stayed where they were: `again` is how many came more than once, `moved` how many of these
-    changed their backend; `requests` are those of a key that had come before, `moves` how many of these went to
-    another backend than the one before."""
+    """How well keys stayed where they were.
+
+    `again` is how many came more than once, `moved` how many of these changed their backend. `requests` are
+    those of a key that had come before, `moves` how many of these went to another backend than that one."""
 
     again: int
     moved: int
@@ -81,7 +81,7 @@ def result_of(world: World) -> Result:
     owners = world.owners
     return Result(
         world.contestant.label,
-        latencies.count + failed,
+        latencies.size + failed,
         failed,
         dict(sorted(world.failures.items())),
         latencies.summary(),

@@ -8,6 +8,7 @@ from heapq import heappop, heappush
 from struct import Struct
 from tempfile import TemporaryFile
 from typing import BinaryIO, NamedTuple
+from weakref import finalize
 
 from lb.simulate.access_log import Entry
 from lb.simulate.latencies import Latencies
@@ -41,6 +42,7 @@ class Trace:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        finalize(self, file.close)
         self.backends: list[str] = []  # by their names, in the order of their first requests
         self.pools: dict[str, int] = {}  # how many requests went to each
         self.requests = 0

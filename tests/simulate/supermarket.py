@@ -1,8 +1,8 @@
-"""The supermarket model: n servers, Poisson arrivals, exponential service, each request to the shortest of d queues.
+"""The supermarket model: n servers, Poisson arrivals, exponential service, the shortest of d queues for each.
 
 The limit of infinitely many servers is known (Mitzenmacher, 2001; Vvedenskaya, Dobrushin and Karpelevich,
-1996). How far n servers are from it is known as well, up to terms in 1/n²: the refined mean field of Gast and Van Houdt
-(2017), which is worked out here.
+1996). How far n servers are from it is known as well, up to terms in 1/n²: the refined mean field of Gast and
+Van Houdt (2017), which is worked out here.
 
 State x[k] is the share of queues with at least k requests. An arrival makes one of k - 1 to k at a rate of
 load * (x[k-1]^d - x[k]^d), per server; a departure one of k to k - 1 at x[k] - x[k+1]. With the drift f, its
@@ -40,8 +40,8 @@ def shares_of(load: float, choices: int) -> list[float]:
 class Control:
     """What chance makes of a run of so many requests, and how much of it shows in how busy the servers were.
 
-    Their share of busy time is the load on average, exactly. Where it came out higher by e, the mean number of
-    requests per server is higher by about `slope` * e: taken off (a control variate), a fraction of the noise is left.
+    Their share of busy time is the load on average, exactly. Where it came out higher by e, the mean number
+    of requests per server is higher by about `slope` * e: taken off (a control variate), less noise is left.
     From the covariance A⁻¹ Q A⁻ᵀ of averages over a long time.
     """
 
@@ -63,7 +63,9 @@ class Control:
 Matrix = list[list[float]]
 
 
-def _linear(load: float, d: int, shares: list[float], replacement: bool) -> tuple[Matrix, list[float], list[float]]:
+def _linear(
+    load: float, d: int, shares: list[float], replacement: bool
+) -> tuple[Matrix, list[float], list[float]]:
     """A, the diagonal of Q, and C."""
     size = len(shares)
     x = [1.0, *shares, 0.0]

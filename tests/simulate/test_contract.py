@@ -84,7 +84,9 @@ def found(policy: type[Balancer]) -> dict[str, str]:
 
 
 def test_who_only_takes_the_first_keeps_the_contract() -> None:
-    assert found(ByTheList) == {"every_backend_is_reached": "49 of 50 idle backends got none of 1,250 requests"}
+    assert found(ByTheList) == {
+        "every_backend_is_reached": "49 of 50 idle backends got none of 1,250 requests"
+    }
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,9 @@ class Counted:
         return draw
 
 
-def mean_time(contestant: Contestant, count: int, load: float, span: float, warm_up: float) -> tuple[float, float]:
+def mean_time(
+    contestant: Contestant, count: int, load: float, span: float, warm_up: float
+) -> tuple[float, float]:
     """Of so many servers of one slot, in service times; and for which share of the time they were busy."""
     work = Counted()
     fleet = servers(count, work, slots=1)
@@ -67,8 +69,8 @@ SUPERMARKETS = [(0.9, 100, 2000), (0.95, 100, 2500), (0.9, 500, 400), (0.95, 500
 @pytest.mark.parametrize(("load", "count", "span"), SUPERMARKETS)
 @pytest.mark.parametrize("choices", [2, 3])
 def test_supermarket_model_with_choices(load: float, count: int, span: float, choices: int) -> None:
-    """Within 5 % of infinitely many servers; and just as far from that as theory has it, but for chance and terms
-    in 1/n². A hundred servers at a load of 0.99 are further away: by 8 % of two choices, 12 % of three.
+    """Within 5 % of infinitely many servers; and just as far from that as theory has it, but for chance and
+    terms in 1/n². A hundred at a load of 0.99 are further away: by 8 % with two choices, 12 % with three.
     """
     policy = named("p2c") if choices == 2 else Contestant("best of 3", BestOf, {"choices": 3})
     mean, busy = mean_time(policy, count, load, span, warm_up=20 / (1 - load))
