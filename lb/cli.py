@@ -239,6 +239,8 @@ def simulate(names: tuple[str, ...], against: tuple[str, ...], **asked: Any) -> 
     from lb.simulation import Asked, CannotSimulate, run
 
     logging.getLogger("lb").setLevel(logging.ERROR)  # what backends go through here is no news
+    if against and asked["log_file"] is None:
+        fail("--against is for --replay: name the policies alone")
     try:
         _loaded(lambda: run(Asked(names=(*against, *names), **asked)))
     except CannotSimulate as error:

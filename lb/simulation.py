@@ -63,6 +63,7 @@ class _Log:
     trace: Trace
     estimates: Sequence[Estimate]
     told: Told
+    keyless: Sequence[str]  # policies that go by what the log doesn't say
 
 
 def run(asked: Asked) -> None:
@@ -130,7 +131,8 @@ def _log(asked: Asked) -> tuple[Scenario, list[Contestant], _Log]:
     world = replay.replayed(trace, estimates, file.name if file != STANDARD_INPUT else "standard input")
     if not asked.backends:
         chosen.insert(0, replay.as_logged())
-    return world, chosen, _Log(trace, estimates, told)
+    keyless = [each.label for each in chosen if each.options.get("key", "client") not in ("client", "path")]
+    return world, chosen, _Log(trace, estimates, told, keyless)
 
 
 def _entries(file: Path, asked: Asked, told: Told, progress: Callable[[float], object]) -> Iterator[Entry]:
@@ -158,7 +160,7 @@ def _lines(file: Path, progress: Callable[[float], object]) -> Iterator[str]:
     with sys.stdin.buffer if file == STANDARD_INPUT else file.open("rb") as raw:
         if file != STANDARD_INPUT:
             size = os.fstat(raw.fileno()).st_size
-        stream = gzip.open(raw) if file.suffix == ".gz" else raw
+        stream = gzip.GzipFile(fileobj=raw) if file.suffix == ".gz" else raw
         text = io.TextIOWrapper(stream, "utf-8", "backslashreplace")
         for number in count():
             line = text.readline(LONGEST + 1)
@@ -224,5 +226,7 @@ def _remarks(log: _Log) -> Iterator[str]:
         yield f"{told.malformed} of {told.lines} lines are no requests and were left out ({told.first})"
     if told.elsewhere:
         yield f"{told.elsewhere} requests did not come to this pool, and were left out"
+    for label in log.keyless:
+        yield f"{label}: the log doesn't have such a key, so all requests were without one"
     if trace.late:
         yield f"{trace.late} requests were out of order by too much, and came later than in the log"

@@ -18,6 +18,7 @@ from lb.config.written import quoted
 Start = Annotated[float, duration()]
 TimeoutOrOff = Annotated[float | None, duration(more_than=0), OrOff("a duration")]
 Times = Annotated[float, number(more_than=0, most=1_000_000)]
+MOST_KEYS = 10_000_000
 _FOREVER = 8760 * 3600.0
 
 
@@ -112,7 +113,7 @@ class LatencySpec(Section):
             yield ("histogram",), "needs a count that isn't 0"
 
 
-AnyLatency = Annotated[LatencySpec, OrShort("constant", {"type": "string", "title": "duration"})]
+AnyLatency = Annotated[LatencySpec, OrShort("constant", duration().json_schema)]
 
 
 def _seconds(value: Any) -> float | None:
@@ -144,7 +145,7 @@ class SlowSpan(Span):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        if ("times" in data) == ("latency" in data):
+        if ("times" in data) == ("latency" in data) and not cls.misspelt(data):
             yield (AT_KEY,), "needs one of the two: times, as in times: 5, or a latency"
 
 
@@ -283,7 +284,7 @@ class KeysSpec(Section):
     """What requests have in common with others, for policies that go by a key: whatever the policy reads it
     from. Their number alone will do."""
 
-    count: Annotated[int | None, whole(1, 10_000_000)] = Field(
+    count: Annotated[int | None, whole(1, MOST_KEYS)] = Field(
         default=None, description="So many, each equally often."
     )
     zipf: Annotated[float, number(most=10)] = Field(
@@ -296,7 +297,7 @@ class KeysSpec(Section):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        if ("count" in data) == ("list" in data):
+        if ("count" in data) == ("list" in data) and not cls.misspelt(data):
             yield (AT_KEY,), "needs one of the two: count, as in count: 1000, or a list"
         if "zipf" in data and "list" in data:
             yield ("zipf", AT_KEY), "means nothing with a list: each of it has its share"
@@ -377,13 +378,13 @@ class ScenarioSpec(Section):
     warm_up: Start = Field(default=0.0, description="What is asked before it isn't counted.")
     timeout: TimeoutOrOff = Field(default=None, description="So long an attempt may take.")
     arrivals: ArrivalsSpec | None = Field(default=None, description="Open: requests that come by themselves.")
-    clients: Annotated[ClientsSpec, OrShort("count", {"type": "integer"})] | None = Field(
+    clients: Annotated[ClientsSpec, OrShort("count", whole(1, 1_000_000).json_schema)] | None = Field(
         default=None, description="Closed: clients that wait for their answers."
     )
-    keys: Annotated[KeysSpec, OrShort("count", {"type": "integer"})] | None = Field(
+    keys: Annotated[KeysSpec, OrShort("count", whole(1, MOST_KEYS).json_schema)] | None = Field(
         default=None, description="Keys that requests have, drawn at random. None at all if left out."
     )
-    workers: Annotated[WorkersSpec, OrShort("count", {"type": "integer"})] = Field(
+    workers: Annotated[WorkersSpec, OrShort("count", whole(1, 256).json_schema)] = Field(
         default=WorkersSpec.model_construct(count=1, shared=False),
         description="How many, and `shared` or not.",
     )
@@ -398,7 +399,7 @@ class ScenarioSpec(Section):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        if ("arrivals" in data) == ("clients" in data):
+        if ("arrivals" in data) == ("clients" in data) and not cls.misspelt(data):
             yield (AT_KEY,), "needs one of the two: arrivals, as in arrivals: {rate: 1000}, or clients"
         length, warm_up = _seconds(data.get("duration")), _seconds(data.get("warm_up", 0.0))
         if length is not None and warm_up is not None and warm_up >= length:

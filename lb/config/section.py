@@ -50,6 +50,12 @@ class Section(BaseModel):
         return tuple(field.alias or name for name, field in cls.model_fields.items())
 
     @classmethod
+    def misspelt(cls, data: Mapping[str, Any]) -> bool:
+        """Whether a key is there that is none, but near to one: what seems to be missing may be this."""
+        known = cls.written_keys()
+        return any(nearest(str(key), known) for key in data if key not in known)
+
+    @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
         """What is wrong with the section as a whole. May also fill in `data` what the file leaves out.
 

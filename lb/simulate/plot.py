@@ -158,8 +158,11 @@ def _latencies(axes: Sequence[Any], scenario: Scenario, seen: dict[str, Seen]) -
     time.set_xlabel("seconds")
     time.set_xlim(0, scenario.duration)
     for axis in axes:
-        axis.set_yscale("log")
         axis.grid(True, linewidth=0.6)
+        if not any(any(each.percentiles) for each in seen.values()):
+            axis.annotate("no request went well", (0.5, 0.5), xycoords="axes fraction", ha="center")
+            continue
+        axis.set_yscale("log")
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, place: seconds(value)))
         low, high = axis.get_ylim()
         narrow = high < 30 * low

@@ -50,7 +50,7 @@ def test_all_at_once_with_their_places() -> None:
         (
             "duration: 1s\nclients: 3\nbackends: [{latency: {constant: 1ms, exponential: 2ms}}]\n",
             "s.yaml:3:13: backends[0].latency: needs exactly one of constant, exponential, normal, "
-            "lognormal, pareto, sum, mix",
+            "lognormal, pareto, sum, mix, histogram",
         ),
         (
             "duration: 1s\nclients: 3\nwarm_up: 1s\nbackends: [{latency: 1ms}]\n",
@@ -59,6 +59,27 @@ def test_all_at_once_with_their_places() -> None:
         (
             "duration: 1s\nclients: 3\nbackends: [{latency: 1ms, slow: [{from: 1s}]}]\n",
             "s.yaml:3:34: backends[0].slow[0]: needs one of the two: times, as in times: 5, or a latency",
+        ),
+        (
+            "duration: 1s\nclients: 3\nbackends: [{latency: 1ms}]\nkeys: {count: 3, list: [a]}\n",
+            "s.yaml:4:1: keys: needs one of the two: count, as in count: 1000, or a list",
+        ),
+        (
+            "duration: 1s\nclients: 3\nbackends: [{latency: 1ms}]\nkeys: {list: [a, {key: b}, a]}\n",
+            "s.yaml:4:28: keys.list[2]: the key 'a' is here twice: list[0] is it too",
+        ),
+        (
+            "duration: 1s\nclients: 3\nbackends: [{latency: 1ms}]\nkeys: {cuont: 3}\n",
+            "s.yaml:4:8: keys.cuont: unknown key (did you mean count?)",
+        ),
+        (
+            "duration: 1s\nclients: 3\nbackends: [{latency: {histogram: [{upto: 2ms, count: 1}, "
+            "{upto: 1ms, count: 1}]}}]\n",
+            "s.yaml:3:65: backends[0].latency.histogram[1].upto: must be more than the bound before",
+        ),
+        (
+            "duration: 1s\nclients: 3\nbackends: [{latency: {histogram: [{upto: 2ms, count: 0}]}}]\n",
+            "s.yaml:3:34: backends[0].latency.histogram: needs a count that isn't 0",
         ),
         (
             "duration: 1s\narrivals: {rate: 0}\nbackends: [{latency: 1ms}]\n",

@@ -30,11 +30,28 @@ from lb.config.access import BasicAuth, RequestHeaders, ResponseHeaders, RouteLi
 from lb.config.answers import Respond
 from lb.config.loader import parse
 from lb.config.pools import Zones
+from lb.config.problem import ConfigError
 from lb.config.reference import reference
+from lb.config.scenario import (
+    ArrivalsSpec,
+    ClientsSpec,
+    Deploy,
+    FailingSpan,
+    KeysSpec,
+    LatencySpec,
+    ScenarioSpec,
+    ServerSpec,
+    SimulatedPool,
+    SlowSpan,
+    WorkersSpec,
+    scenario_of,
+)
+from lb.config.schema import scenario_schema
 from lb.config.section import Section
 from lb.config.sticky import Sticky
 from lb.config.written import natural
 from tests.config.helpers import problems
+from tests.simulate.library import LIBRARY
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json_schema()
@@ -311,6 +328,87 @@ def test_it_is_of_one_mind_with_the_loader_on_every_key(section, text):
             found = problems(written)
             if "nothing would be ejected" not in str(found):
                 assert accepts(written) == (not found), (written, found)
+
+
+# --- scenarios ---
+
+SCENARIO_SCHEMA = scenario_schema()
+SCENARIO = "duration: 10s\n"
+OPEN = SCENARIO + "arrivals: {rate: 1}\n"
+BACKENDS = "backends: [{latency: 1ms}]\n"
+IN_A_SERVER = OPEN + "backends: [{latency: 1ms, KEY}]\n"
+SCENARIO_SECTIONS: list[tuple[type[Section], str]] = [
+    (ScenarioSpec, OPEN + BACKENDS + "KEY\n"),
+    (ArrivalsSpec, SCENARIO + BACKENDS + "arrivals: {rate: 1, KEY}\n"),
+    (ClientsSpec, SCENARIO + BACKENDS + "clients: {count: 1, KEY}\n"),
+    (KeysSpec, OPEN + BACKENDS + "keys: {KEY}\n"),
+    (WorkersSpec, OPEN + BACKENDS + "workers: {count: 2, KEY}\n"),
+    (ServerSpec, IN_A_SERVER),
+    (LatencySpec, OPEN + "backends: [{latency: {KEY}}]\n"),
+    (SlowSpan, IN_A_SERVER.replace("KEY", "slow: [{KEY}]")),
+    (FailingSpan, IN_A_SERVER.replace("KEY", "failing: [{KEY}]")),
+    (SimulatedPool, OPEN + BACKENDS + "pool: {KEY}\n"),
+    (Deploy, OPEN + BACKENDS + "deploy: {every: 1s, down: 1s, KEY}\n"),
+]
+SAID_TOGETHER = (
+    "needs one of the two",
+    "needs exactly one of",
+    "means nothing",
+    "must be less than the duration",
+    "must be later than when it joins",
+    "nothing would be ejected",
+)
+"""What several keys say together, and the schema doesn't tell."""
+GIVEN = {"rate", "backends", "duration", "arrivals", "clients", "every", "down"}
+ANY_TEXT = {"about", "id", "list"}
+"""Where off and 502 are text to the loader."""
+
+
+def scenario_problems(text: str) -> list[str]:
+    try:
+        scenario_of(text)
+    except ConfigError as error:
+        return str(error).splitlines()
+    return []
+
+
+def scenario_accepts(text: str) -> bool:
+    document, _ = parse(text, "<string>")
+    return Draft202012Validator(SCENARIO_SCHEMA).is_valid(natural(document.value))
+
+
+def test_the_schema_of_scenarios_is_one():
+    Draft202012Validator.check_schema(SCENARIO_SCHEMA)
+    assert "null" not in str(SCENARIO_SCHEMA).lower()
+    for name, model in [*SCENARIO_SCHEMA["$defs"].items(), ("", SCENARIO_SCHEMA)]:
+        for key, inner in model["properties"].items():
+            assert "description" in inner, (name, key)
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
+def test_it_accepts_every_scenario(path):
+    assert scenario_accepts(path.read_text())
+    Draft202012Validator(SCENARIO_SCHEMA).validate(yaml.safe_load(path.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("section", "text"), SCENARIO_SECTIONS, ids=lambda each: getattr(each, "__name__", "")
+)
+def test_it_is_of_one_mind_with_the_loader_on_every_key_of_a_scenario(section, text):
+    for key in set(section.written_keys()) - GIVEN - ANY_TEXT:
+        for value in [
+            *VALUES,
+            "{count: 3}",
+            "[{upto: 1ms, count: 1}]",
+            "[{share: 20%, latency: 1ms}]",
+            "[a, b]",
+        ]:
+            if f"{key}: " in text.replace("KEY", ""):
+                continue
+            written = text.replace("KEY", f"{key}: {value}")
+            found = scenario_problems(written)
+            if not any(words in str(found) for words in SAID_TOGETHER):
+                assert scenario_accepts(written) == (not found), (written, found)
 
 
 def test_the_reference_is_up_to_date():

@@ -41,8 +41,8 @@ def truth(scenario: Scenario, policy: str) -> Result:
 
 ALL = {"mean": 0.08, "p50": 0.08, "p90": 0.1, "p99": 0.15}
 MOST = {"p50": 0.08, "p90": 0.15}
-"""Where a backend is nearly full, as with those who don't look at load, the longest times are those of the few
-queues that chance made, and in the replay it makes others."""
+"""Where a backend is nearly full, as with those who don't look at load, the longest times are those of the
+few queues that chance made, and in the replay it makes others."""
 
 
 def assert_alike(found: Result, wanted: Result, tolerances: dict[str, float] = ALL) -> None:
