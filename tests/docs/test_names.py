@@ -24,7 +24,7 @@ def mentioned(page: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_and_option_exists(page: str) -> None:
     for text in mentioned(page):
-        match = re.match(r"lb ([a-z-]+)(?!\S)(.*)", text)
+        match = re.match(r"lb ([a-z][a-z-]*)(?!\S)(.*)", text)
         if not match:
             continue
         command = main.commands.get(match[1])
