@@ -150,21 +150,9 @@ def explain(
     from lb.ask import Unanswered, ask
     from lb.observe.render import explain as in_words
 
-    token = os.environ.get("LB_ADMIN_TOKEN", "")
+    url, token = _admin_of(admin, config_file, token_file)
     try:
-        if config_file is not None:
-            settings = _load(config_file).admin
-            if settings is None:
-                fail(f"{config_file} has the admin API turned off")
-            admin = admin or f"http://{settings.bind}"
-            if settings.token is not None and not token_file:
-                token = settings.token.read()
-        if token_file is not None:
-            token = token_file.read_text().strip()
-    except (OSError, ValueError) as error:
-        fail(f"no token: {error}")
-    try:
-        record = ask(admin or DEFAULT_ADMIN, f"/api/requests/{request_id}", token)
+        record = ask(url, f"/api/requests/{request_id}", token)
     except Unanswered as error:
         fail(str(error), code=1)
     click.echo(json.dumps(record, indent=2) if as_json else in_words(record))
@@ -276,6 +264,24 @@ def test_policy(name: str) -> None:
     if broken:
         fail(f"{found.label} breaks the contract ({_count(broken, 'check')})", code=1)
     click.echo(f"{found.label} keeps the contract")
+
+
+def _admin_of(admin: str | None, config_file: Path | None, token_file: Path | None) -> tuple[str, str]:
+    """The address of the admin API, and the token for it: an empty one where none is needed."""
+    token = os.environ.get("LB_ADMIN_TOKEN", "")
+    try:
+        if config_file is not None:
+            settings = _load(config_file).admin
+            if settings is None:
+                fail(f"{config_file} has the admin API turned off")
+            admin = admin or f"http://{settings.bind}"
+            if settings.token is not None and not token_file:
+                token = settings.token.read()
+        if token_file is not None:
+            token = token_file.read_text().strip()
+    except (OSError, ValueError) as error:
+        fail(f"no token: {error}")
+    return admin or DEFAULT_ADMIN, token
 
 
 def _load(config_file: Path) -> Config:

@@ -11,8 +11,9 @@ from typing import Any
 
 from lb.balance import policies
 from lb.build import retry_rules, rules_of
+from lb.config.latency import LatencySpec
 from lb.config.policy import examine_policy, find_policy
-from lb.config.scenario import Deploy, KeysSpec, LatencySpec, ScenarioSpec, ServerSpec, SimulatedPool
+from lb.config.scenario import Deploy, KeysSpec, ScenarioSpec, ServerSpec, SimulatedPool
 from lb.config.written import Plain
 from lb.core.rules import PoolRules
 from lb.simulate import latency

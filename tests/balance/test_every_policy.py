@@ -14,18 +14,13 @@ import lb.balance
 from lb.balance import policies, policy_class
 from lb.simulate.contract import (
     CHECKS,
-    HAPPENINGS,
-    LENGTHS,
-    NAMES,
     Check,
-    Step,
     judged,
     maker,
-    narrow_walk,
-    walk,
     whatever_happens,
     whatever_happens_with_all_rules,
 )
+from lb.simulate.driving import HAPPENINGS, LENGTHS, NAMES, Step, narrow_walk, walk
 from tests.balance.watched import watch
 from tests.core.fleet import made_pool, numbered, picked, serve
 

@@ -50,7 +50,9 @@ def test_help(arguments: list[str]) -> None:
     assert (done.returncode, "Usage: " in done.stdout, done.stderr) == (0, True, "")
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "demo", "schema", "explain", "simulate", "test-policy"])
+@pytest.mark.parametrize(
+    "command", ["serve", "check", "demo", "schema", "explain", "simulate", "test-policy"]
+)
 def test_help_names_each_command(command: str) -> None:
     assert re.search(rf"^  {command} ", run("--help").stdout, re.M)
 
@@ -251,7 +253,11 @@ def test_simulate_prints_a_row_for_each_policy(tmp_path: Path) -> None:
     path.write_text(SHORT)
     done = run("simulate", "-c", path, "round_robin", "least_request")
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.findall(r"^(policy|[a-z]+_[a-z]+) ", done.stdout, re.M) == ["policy", "round_robin", "least_request"]
+    assert re.findall(r"^(policy|[a-z]+_[a-z]+) ", done.stdout, re.M) == [
+        "policy",
+        "round_robin",
+        "least_request",
+    ]
 
 
 def test_simulate_takes_a_policy_of_a_file_anywhere(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from lb.config import (
 )
 from lb.config.access import BasicAuth, RequestHeaders, ResponseHeaders, RouteLimits
 from lb.config.answers import Respond
+from lb.config.latency import LatencySpec
 from lb.config.loader import parse
 from lb.config.pools import Zones
 from lb.config.problem import ConfigError
@@ -38,7 +39,6 @@ from lb.config.scenario import (
     Deploy,
     FailingSpan,
     KeysSpec,
-    LatencySpec,
     ScenarioSpec,
     ServerSpec,
     SimulatedPool,

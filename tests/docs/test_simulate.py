@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lb.config.scenario import LatencySpec, ScenarioSpec, ServerSpec, SimulatedPool
+from lb.config.latency import LatencySpec
+from lb.config.scenario import ScenarioSpec, ServerSpec, SimulatedPool
 from lb.config.section import Section
 from tests.docs.pages import blocks, commands, table, text_of
 from tests.e2e.process import run

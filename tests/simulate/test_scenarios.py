@@ -73,7 +73,7 @@ def test_workers_that_know_of_each_other_balance_better() -> None:
     assert shared["random"].latency == blind["random"].latency
 
 
-# --- what papers found, with numbers of our own: seed 1, and margins of several times what another seed changes ---
+# --- what papers found, with numbers of our own (seed 1); other seeds change much less than the margins ---
 
 
 def test_two_choices_are_nearly_as_good_as_all_and_chance_is_worst() -> None:
@@ -102,7 +102,7 @@ def test_antagonised_servers_are_avoided_by_who_looks() -> None:
 
 
 def test_blind_balancers_gain_little_by_looking_at_what_they_sent() -> None:
-    """Each of fifty sees a fiftieth of the load: a p99 of 112 ms, as by turns, where one of four has 94 ms."""
+    """Each of fifty sees a fiftieth of the load: a p99 of 112 ms, as by turns. With four it is 94 ms."""
     many, few = results("many-blind-balancers"), results("two-choices")
     for policy in ("least_request", "p2c"):
         assert many[policy].latency["p99"] == pytest.approx(many["round_robin"].latency["p99"], rel=0.05)
@@ -113,7 +113,9 @@ def test_users_keep_their_backend_but_for_those_of_the_one_that_goes() -> None:
     policies = [named(policy) for policy in ("p2c", "ring_hash", "rendezvous")]
     found = {result.policy: result for result in simulate(library("users-and-caches"), policies)}
     for keyed in ("ring_hash", "rendezvous"):
-        assert moved(found[keyed]) == pytest.approx(0.1, abs=0.04)  # a tenth of the keys: the active ones seen
+        assert moved(found[keyed]) == pytest.approx(
+            0.1, abs=0.04
+        )  # a tenth of the keys: the active ones seen
     assert moved(found["p2c"]) > 0.9
 
 
