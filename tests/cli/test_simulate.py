@@ -6,20 +6,25 @@ import gzip
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 import xml.etree.ElementTree as ElementTree
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from lb.simulate.access_log import NGINX_FORMATS
 from lb.simulate.latency import Exponential
 from lb.simulate.scenario import Poisson, Scenario
 from tests.docs.pages import blocks
 from tests.e2e.process import ROOT, run
 from tests.simulate.logs import line, log_of
 from tests.simulate.worlds import servers
+from tests.tools import need
 
 SHORT = """
 duration: 3s
@@ -323,3 +328,67 @@ def test_the_schema_of_a_scenario_is_printed() -> None:
     done = run("schema", "--scenario")
     assert done.returncode == 0
     assert json.loads(done.stdout)["title"] == "ScenarioSpec"
+
+
+NGINX = """
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+daemon off;
+events {{ worker_connections 64; }}
+http {{
+  client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
+  uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
+  log_format timed '{format}';
+  upstream backends {{ server 127.0.0.1:{first}; server 127.0.0.1:{second}; server 127.0.0.1:{closed}; }}
+  server {{
+    listen 127.0.0.1:{port};
+    access_log {folder}/access.log timed;
+    location / {{ proxy_pass http://backends; }}
+    location /own {{ return 204; }}
+  }}
+  server {{ listen 127.0.0.1:{first}; access_log off; location / {{ return 200 "a"; }} }}
+  server {{ listen 127.0.0.1:{second}; access_log off; location / {{ return 200 "b"; }} }}
+}}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def wait_for_port(port: int, patience: float = 30.0) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert time.monotonic() < deadline, "nginx does not start"
+            time.sleep(0.05)
+        else:
+            return
+
+
+@pytest.mark.parametrize("format_", [NGINX_FORMATS[0], NGINX_FORMATS[4]])
+def test_a_log_that_nginx_has_written(tmp_path: Path, format_: str) -> None:
+    """With quotes in a header, a second attempt, and an answer of its own."""
+    first, second, closed, port = (free_port() for _ in range(4))
+    ports = {"first": first, "second": second, "closed": closed, "port": port}
+    (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path, format=format_, **ports))
+    nginx = subprocess.Popen([need("nginx"), "-c", str(tmp_path / "nginx.conf")], stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(port)
+        for number in range(30):
+            agent = {"User-Agent": 'an "odd" one'}
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/x?{number}", headers=agent)
+            assert urllib.request.urlopen(request, timeout=30).status == 200
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/own", timeout=30)
+    finally:
+        nginx.terminate()
+        nginx.wait(30)
+    done = run("simulate", "--replay", tmp_path / "access.log", "--against", "p2c", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)["log"]
+    assert (found["requests"], found["malformed"], found["elsewhere"]) == (30, 0, 1)
+    assert {each["id"] for each in found["backends"]} == {f"127.0.0.1:{first}", f"127.0.0.1:{second}"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from lb.balance import policy_class
@@ -50,11 +51,12 @@ def line(at: float, **fields: Any) -> str:
     return json.dumps(usual | fields)
 
 
-def log_of(scenario: Scenario, policy: str) -> tuple[list[str], Result]:
+@cache
+def log_of(scenario: Scenario, policy: str) -> tuple[tuple[str, ...], Result]:
     """The log of a run, and what came of it."""
     world = Writing(scenario, policy)
     world.run()
-    return world.lines, result_of(world)
+    return tuple(world.lines), result_of(world)
 
 
 def trace_of(lines: Iterable[str], format_: str = "json") -> tuple[Trace, Told]:
