@@ -139,12 +139,10 @@ def estimated(trace: Trace, slots: int | None = None, copies: int = 0, seed: int
     for came in trace:
         if came.took >= 0:
             _add(came, backends[came.backend], trace, rng)
-    names = trace.backends
     if copies:
         return [_as_server(f"backend-{n + 1}", backends[0], width, trace) for n in range(copies)]
-    return [
-        _as_server(name, backend, width, trace) for name, backend in zip(names, backends, strict=True) if name
-    ]
+    by_name = sorted(zip(trace.backends, backends, strict=True), key=lambda pair: pair[0])
+    return [_as_server(name, backend, width, trace) for name, backend in by_name if name]
 
 
 def _place(at: float, trace: Trace, spans: Sequence[object]) -> int:

@@ -5,7 +5,7 @@ matplotlib draws it, and is imported when it does: the extra `plot` has it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil, log10, nan
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def draw(path: Path, scenario: Scenario, seed: int, seen: dict[str, Seen]) -> No
 
 
 def _latencies(axes: Sequence[Any], scenario: Scenario, seen: dict[str, Seen]) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter
 
     percentile, time = axes
     places = [_nines(share) for share in PERCENTILES]
@@ -162,15 +162,15 @@ def _latencies(axes: Sequence[Any], scenario: Scenario, seen: dict[str, Seen]) -
         if not any(any(each.percentiles) for each in seen.values()):
             axis.annotate("no request went well", (0.5, 0.5), xycoords="axes fraction", ha="center")
             continue
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, place: seconds(value)))
+        low, high = axis.get_ylim()
+        if low > 0 and high < 3 * low:
+            continue  # a logarithmic axis would have no place to name
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, place: seconds(value)))
         low, high = axis.get_ylim()
-        narrow = high < 30 * low
-        axis.yaxis.set_minor_formatter(
-            FuncFormatter(lambda value, place: seconds(value) if f"{value:e}"[0] in "25" else "")
-            if narrow
-            else NullFormatter()
-        )
+        named = "25" if high < 30 * low else ""
+        axis.yaxis.set_minor_formatter(FuncFormatter(_at_some(named)))
     if scenario.warm_up:
         time.axvspan(0, scenario.warm_up, color="#f0f0f0", linewidth=0)
         time.annotate(
@@ -221,6 +221,11 @@ def _loads(figure: Any, scenario: Scenario, seen: dict[str, Seen], across: int, 
         bar = figure.colorbar(image, ax=panels, pad=0.01, aspect=30 if down > 1 else 15)
         bar.set_label("requests in flight")
         bar.outline.set_visible(False)
+
+
+def _at_some(digits: str) -> Callable[[float, int], str]:
+    """Names the places that begin with one of these digits."""
+    return lambda value, place: seconds(value) if f"{value:e}"[0] in digits else ""
 
 
 def _nines(share: float) -> float:
