@@ -107,7 +107,7 @@ def _print(asked: Asked, world: Scenario, results: Sequence[Result], log: _Log |
     if not console.is_terminal:
         console.width = WIDE
     console.print(report.as_table(world, asked.seed, results))
-    for line in _remarks(log) if log is not None else ():
+    for line in [*_doubts(results), *_remarks(log)] if log is not None else ():
         console.print(line, markup=False)
 
 
@@ -208,6 +208,19 @@ def _log_as_json(log: _Log) -> dict[str, Any]:
 
 SHOWN = 12
 """Backends whose estimates are printed."""
+
+
+FAR = 0.25
+"""By so much the median or the p90 differ where the estimates don't fit."""
+
+
+def _doubts(results: Sequence[Result]) -> Iterator[str]:
+    log, again = results[0], results[1]
+    if again.policy == replay.AS_LOGGED and any(
+        abs(again.latency[name] - log.latency[name]) > FAR * log.latency[name] for name in ("p50", "p90")
+    ):
+        yield ""
+        yield f"'{replay.AS_LOGGED}' is far from '{replay.LOG}': the estimates don't fit; see --slots."
 
 
 def _remarks(log: _Log) -> Iterator[str]:

@@ -42,6 +42,13 @@ CERTAIN = 40.0
 """How much better than without a queue the times must be explained, in units of what is left to chance: six
 standard deviations."""
 
+OVERTAKING = 0.02
+"""In a queue, first come, first served, nobody is done before its turn comes. Where more than this share of
+those who waited are, there is none."""
+
+ROUNDED = 0.002
+"""Seconds: logs have milliseconds."""
+
 LEAST = 1e-6
 """Seconds of work that each takes at least."""
 
@@ -106,11 +113,12 @@ class _Backend:
         return there
 
     def work(self, begun: float, end: float, slots: int, there: int) -> float:
-        """For how long one is worked on that has just come and found so many there."""
+        """For how long one is worked on that has just come and found so many there. Below 0, it was done
+        before its turn had come: that is no such queue."""
         if slots and there >= slots:
             before = self._ends[there - slots]  # when enough of the others have ended
             begun = before if before < end else self._ends[there - slots + 1]
-        return max(LEAST, end - begun)
+        return end - begun
 
 
 def estimated(trace: Trace, slots: int | None = None, copies: int = 0, seed: int = 1) -> list[Estimate]:
@@ -183,8 +191,13 @@ def _look_at_work(trace: Trace, backends: Sequence[_Backend]) -> None:
             work = [backend.work(begun, end, slots, there) for slots in tried[backend]]
             sums[backend][place].add(there >= backend.slots, work)
     for each, slots in tried.items():
-        differences = [abs(sum(half.difference(n) for half in sums[each])) for n in range(len(slots))]
-        each.slots = slots[differences.index(min(differences))]
+        waited = sum(half.counts[1] for half in sums[each])
+        possible = [
+            (abs(sum(half.difference(n) for half in sums[each])), number)
+            for n, number in enumerate(slots)
+            if sum(half.too_soon[n] for half in sums[each]) <= OVERTAKING * waited
+        ]
+        each.slots = min(possible)[1] if possible else 0
 
 
 def _near(slots: int) -> list[int]:
@@ -195,18 +208,21 @@ class _Halves:
     """Times at work of those who waited and of those who didn't, with several numbers of slots."""
 
     def __init__(self, count: int) -> None:
-        self._counts = [0, 0]
+        self.counts = [0, 0]
+        self.too_soon = [0] * count  # who was done before its turn had come
         self._sums = [[0.0] * count, [0.0] * count]
 
     def add(self, waited: bool, work: Sequence[float]) -> None:
-        self._counts[waited] += 1
+        self.counts[waited] += 1
         sums = self._sums[waited]
         for place, each in enumerate(work):
             sums[place] += each
+            if each < -ROUNDED:
+                self.too_soon[place] += 1
 
     def difference(self, place: int) -> float:
         """By how much who waited took longer, for what is known of it."""
-        fewer, more = self._counts
+        fewer, more = self.counts
         if not fewer or not more:
             return 0.0
         return (self._sums[1][place] / more - self._sums[0][place] / fewer) * fewer * more / (fewer + more)
@@ -247,7 +263,8 @@ def _add(came: Came, backend: _Backend, trace: Trace, rng: Random) -> None:
     end = begun + came.took
     span = backend.spans[_place(begun, trace, backend.spans)]
     if not came.failed:
-        span.work.add(backend.work(begun, end, backend.slots, backend.found(begun, end)), rng)
+        work = backend.work(begun, end, backend.slots, backend.found(begun, end))
+        span.work.add(max(LEAST, work), rng)
         span.attempts += 1
         return
     backend.found(begun, end)
