@@ -183,7 +183,8 @@ def _latencies(axes: Sequence[Any], scenario: Scenario, seen: dict[str, Seen]) -
             fontsize=8,
             color="#888888",
         )
-    percentile.legend(loc="lower right", frameon=False, fontsize=8, ncols=1 + len(seen) // 8)
+    if percentile.lines:
+        percentile.legend(loc="lower right", frameon=False, fontsize=8, ncols=1 + len(seen) // 8)
 
 
 def _loads(figure: Any, scenario: Scenario, seen: dict[str, Seen], across: int, down: int) -> None:
