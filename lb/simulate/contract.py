@@ -82,7 +82,7 @@ def it_says_why(make: Make) -> None:
     pool, _ = pool_of(make, numbered([1, 2, 1, 3, 1]))
     for _ in range(100):
         backend = picked(pool)
-        _, _, looked, reason = pool.seen()
+        _, _, looked, reason, *_ = pool.seen()
         ensure(isinstance(reason, str) and reason, f"its reason must be a text, not {reason!r}")
         ensure(set(looked) <= set(pool.eligible), "it looked at backends that aren't eligible")
         ensure(not looked or backend in looked, "`looked` has to hold the one that it picked")
