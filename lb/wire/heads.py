@@ -68,8 +68,9 @@ line_begun: Final = re.compile(rb"[\x20-\x7e]*\r?").fullmatch
 _absolute: Final = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]*)([^#]*)").fullmatch
 
 # RFC 3986, section 3.3: what paths and queries are made of, but for the percent sign. A target of
-# nothing else needs no second look.
+# nothing else needs no second look: this table leaves it as it is (no target has a space), without a copy.
 _PLAIN: Final = b"/?:@!$&'()*+,;=-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_ODD_TO_SPACE: Final = bytes([octet if octet in frozenset(_PLAIN) else 0x20 for octet in range(256)])
 # And what real clients send besides: browsers leave `|`, `[` and `]` as they are, and in a query more (URL
 # Standard, percent-encode sets), where a lone percent sign is common too. All else is refused, as RFC 9112,
 # section 3.2 would have it.
@@ -177,7 +178,7 @@ def parse_request(
         raise Refused(BAD_HOST)
     if hosts and not valid_host(request.host):
         raise Refused(BAD_HOST)
-    if target[:1] != b"/" or target.translate(None, _PLAIN):
+    if target[:1] != b"/" or target.translate(_ODD_TO_SPACE) != target:
         _judge_target(request, secure or trusted)
     if coding is not None or length is not None:
         _judge_framing(request, coding, length, max_body)
