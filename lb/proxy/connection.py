@@ -33,6 +33,7 @@ _LINGER: Final = (
 )
 _QUIET: Final = 1.0  # seconds in which a stream may say nothing to a client that sends no more
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+UNIX_PEER: Final = "unix:"  # whoever comes in at a unix socket, toward the backend
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -58,7 +59,7 @@ class Arrival:
     def of(transport: asyncio.BaseTransport, path: str) -> Arrival:
         """As the kernel says. The path is that of the listener, where it is a unix socket."""
         if path:  # as nginx names it toward the backend
-            return Arrival("unix:", 0, "unix", b"http", "", b"")
+            return Arrival(UNIX_PEER, 0, "unix", b"http", "", b"")
         peer = transport.get_extra_info("peername")
         if not peer:
             return Arrival("unknown", 0, "unknown", b"http", "", b"")
@@ -67,7 +68,7 @@ class Arrival:
 
     def told(self, peer: str, port: int, tls: bool) -> Arrival:
         """As a proxy in front says, which may have spoken TLS with the client."""
-        client = "unix" if peer == "unix:" else peer
+        client = "unix" if peer == UNIX_PEER else peer
         return Arrival(peer, port, client, b"https" if tls else b"http", "", b"")
 
     def secured(self, version: str, fields: bytes) -> Arrival:
@@ -153,7 +154,7 @@ class ClientConnection:
         plane.sweeper.watch(self)
         self._listener.stats.connections += 1
         most = self._options.per_client
-        if most and not self.trusted and not self._listener.listening.path:
+        if most and not self.trusted and self.peer != UNIX_PEER:
             key = client_key(self.peer)
             if self._listener.crowd.enter(key, most):
                 self._counted = key

@@ -15,9 +15,10 @@ from ipaddress import ip_address
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol, cast
 
+from lb.core.access import client_key
 from lb.core.identity import Network
 from lb.core.x509 import NotACertificate, read_certificate
-from lb.proxy.connection import Arrival, ClientConnection
+from lb.proxy.connection import UNIX_PEER, Arrival, ClientConnection
 from lb.proxy.secure import Secure, as_transport
 from lb.proxy.timeouts import NEVER
 from lb.wire.proxy_protocol import Malformed, read_header
@@ -77,6 +78,7 @@ class Entrance:
         self._begun = False  # the client has said something of what is awaited
         self._header: bytes | None = None  # of the PROXY protocol, as far as it is here; None: none awaited
         self._over = False  # it has been let in, or sent away
+        self._counted = ""  # as which client
         self._since = monotonic()
         self.deadline = NEVER
 
@@ -153,6 +155,9 @@ class Entrance:
             if rest:
                 connection.data_received(rest)
             return
+        if not self._enter_crowd():
+            self.abort()
+            return
         self._begun = False
         self._tls = self._options.tls.wrap(self._incoming, self._outgoing)
         under_way = self._listener.handshakes
@@ -161,6 +166,17 @@ class Entrance:
         under_way[self] = None
         if rest:
             self._shake_hands(rest)
+
+    def _enter_crowd(self) -> bool:
+        """Whether the client may have one more connection: a handshake is one already."""
+        listener, peer, most = self._listener, self._arrival.peer, self._options.per_client
+        if not most or peer == UNIX_PEER or self._plane.identification.trusts(peer):
+            return True
+        key = client_key(peer)
+        if listener.crowd.enter(key, most):
+            self._counted = key
+            return True
+        return False
 
     # --- TLS ---
 
@@ -222,8 +238,11 @@ class Entrance:
             self.deadline = monotonic() + self._options.handshake  # for who doesn't read our last words
 
     def _leave(self) -> None:
-        """Gives its place free."""
+        """Gives its place free. Who is let in takes another one at once."""
         self._over = True
+        if self._counted:
+            self._listener.crowd.leave(self._counted)
+            self._counted = ""
         self._listener.handshakes.pop(self, None)
         self._listener.stats.connections -= 1
         self._plane.connections.discard(self)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+import trustme
+
+from tests.certificates import client_context, write_pair
 from tests.e2e.conftest import Play
 from tests.e2e.process import eventually
 from tests.e2e.scene import Scene
@@ -130,6 +134,50 @@ async def test_the_clients_of_a_unix_socket_are_not_one(play: Play, tmp_path) ->
         await client.send(GET)
         assert (await client.response()).status == 200
         client.close()
+
+
+async def test_who_a_header_names_is_counted_though_it_comes_by_a_unix_socket(
+    play: Play, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    text = config("connections_per_client: 1").replace(
+        "[{bind: 127.0.0.1:0,", f"[{{bind: 127.0.0.1:0}}, {{bind: unix:{path}, proxy_protocol: true,"
+    )
+    scene = await play(text)
+    scene.backend.script = always()
+    clients = []
+    for source in ("192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.3"):
+        client = Wire(*await asyncio.open_unix_connection(path))
+        clients.append(client)
+        await client.send(f"PROXY TCP4 {source} 192.0.2.99 1000 80\r\n".encode() + GET)
+        if len(clients) == 3:
+            assert await client.ended() in ("fin", "rst")
+        else:
+            assert (await client.response()).status == 200
+    for client in clients:
+        client.close()
+
+
+async def test_a_handshake_is_a_connection(play: Play, tmp_path: Path) -> None:
+    """Else who never finishes one could have any number of them."""
+    authority = trustme.CA()
+    cert, key = write_pair(tmp_path, authority, "localhost", "localhost")
+    tls = f"connections_per_client: 3}}, tls: {{certificates: [{{cert: {cert}, key: {key}}}]"
+    scene = await play(config(tls, more="trusted_proxies: [127.0.0.9]\n"))
+    scene.backend.script = always()
+    for _ in range(3):
+        halting = [await scene.connect() for _ in range(2)]
+        client = await scene.connect(scene.balancer.port, client_context(authority))
+        await client.send(GET)
+        assert (await client.response()).status == 200
+        for _ in range(3):
+            too_many = await scene.connect()
+            assert await too_many.gone() in ("fin", "rst")
+        theirs = await connect_from(scene, "127.0.0.9")
+        assert await theirs.quiet(0.1), "a trusted proxy may have any number"
+        for each in (*halting, client, theirs):
+            each.reset()
+        await eventually(lambda: scene.balancer.metric("lb_client_connections") == 0, "their end")
 
 
 # --- bodies that come too slowly ---
