@@ -9,11 +9,21 @@ from lb.core.template import Template
 Values = Callable[[], Mapping[str, bytes]]
 
 
+_PLAIN = bytes([octet if chr(octet).isalnum() and octet < 128 else 0x2D for octet in range(256)])
+
+
+def _plain(name: bytes) -> bytes:
+    """A name as whoever makes a variable of it may read it: HTTP_X_A is of X-A, x_a and X.A (RFC 3875, section
+    4.1.18)."""
+    return name.lower().translate(_PLAIN)
+
+
 class Edits:
     """Changes of the field lines of a head, in this order: `remove`, `set`, `add`.
 
-    Names are taken without regard to case. A value may have placeholders; only then somebody is asked for
-    what they stand for.
+    Names are taken without regard to case, and to what stands between their letters and digits: who sets
+    `X-User` means that no client can say `X_User` to a backend that takes the one for the other. A value may
+    have placeholders; only then somebody is asked for what they stand for.
     """
 
     __slots__ = ("_filled", "_gone", "_lines")
@@ -24,7 +34,7 @@ class Edits:
         add: Mapping[str, Sequence[str]] | None = None,
         remove: Iterable[str] = (),
     ) -> None:
-        self._gone = frozenset([name.lower().encode() for name in (*remove, *(set_ or ()))])
+        self._gone = frozenset([_plain(name.encode()) for name in (*remove, *(set_ or ()))])
         self._lines: list[bytes] = []  # that are always the same
         self._filled: list[tuple[bytes, Template]] = []
         for name, value in (set_ or {}).items():
@@ -45,7 +55,7 @@ class Edits:
         """Changes the lines of a head, whose first one is no field."""
         gone = self._gone
         if gone:
-            lines[1:] = [line for line in lines[1:] if line.partition(b":")[0].lower() not in gone]
+            lines[1:] = [line for line in lines[1:] if _plain(line.partition(b":")[0]) not in gone]
         lines += self._lines
         if self._filled:
             found = values()

@@ -44,3 +44,10 @@ def test_another_host_is_the_first_field_and_the_only_one():
     lines = head(b"Accept: */*", b"HOST: a.example", b"hostess: stays")
     set_host(lines, b"b.example:8080")
     assert lines == head(b"Host: b.example:8080", b"Accept: */*", b"hostess: stays")
+
+
+def test_other_spellings_of_what_is_set_or_removed_go_too():
+    """A backend that makes variables of names takes X_User for X-User, and would believe the client."""
+    lines = head(b"X_User: root", b"x.user: root", b"X-USER: root", b"x-users: stay", b"Re_Moved: 1")
+    Edits({"X-User": "alice"}, remove=["re-moved"]).apply(lines, nobody_asks)
+    assert lines == head(b"x-users: stay", b"X-User: alice")
