@@ -13,8 +13,8 @@ _PLAIN = bytes([octet if chr(octet).isalnum() and octet < 128 else 0x2D for octe
 
 
 def _plain(name: bytes) -> bytes:
-    """A name as whoever makes a variable of it may read it: HTTP_X_A is of X-A, x_a and X.A (RFC 3875, section
-    4.1.18)."""
+    """A name as whoever makes a variable of it may read it: HTTP_X_A is of X-A, x_a and X.A (RFC 3875,
+    section 4.1.18)."""
     return name.lower().translate(_PLAIN)
 
 
@@ -53,13 +53,17 @@ class Edits:
 
     def apply(self, lines: list[bytes], values: Values) -> None:
         """Changes the lines of a head, whose first one is no field."""
-        gone = self._gone
-        if gone:
-            lines[1:] = [line for line in lines[1:] if _plain(line.partition(b":")[0]) not in gone]
+        if self._gone:
+            lines[1:] = self.passing(lines[1:])
         lines += self._lines
         if self._filled:
             found = values()
             lines += [start + template.render(found) for start, template in self._filled]
+
+    def passing(self, lines: Sequence[bytes]) -> list[bytes]:
+        """The field lines, of a head or a trailer section, less those that are set or removed."""
+        gone = self._gone
+        return [line for line in lines if _plain(line.partition(b":")[0]) not in gone]
 
 
 def set_host(lines: list[bytes], host: bytes) -> None:

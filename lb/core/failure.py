@@ -39,6 +39,9 @@ BAD_HOST = Failure("bad_host", CLIENT, 400, NEVER, "The request needs exactly on
 BAD_FRAMING = Failure("bad_framing", CLIENT, 400, NEVER, "The length of the request body is not clear.")
 UNAUTHORIZED = Failure("unauthorized", CLIENT, 401, NEVER, "This needs a user name and its password.")
 FORBIDDEN = Failure("forbidden", CLIENT, 403, NEVER, "This client may not come in here.")
+AMBIGUOUS_PATH = Failure(
+    "ambiguous_path", CLIENT, 400, NEVER, "The path can be read as another one, which other rules are for."
+)
 NO_ROUTE = Failure("no_route", CLIENT, 404, NEVER, "No route matches this request.")
 METHOD_NOT_ALLOWED = Failure("method_not_allowed", CLIENT, 405, NEVER, "This method is not served here.")
 REQUEST_TIMEOUT = Failure("request_timeout", CLIENT, 408, NEVER, "The request took too long to arrive.")

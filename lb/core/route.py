@@ -11,7 +11,9 @@ from random import Random
 from lb.core.access import BasicAuth, Networks
 from lb.core.answers import ErrorPage, FixedAnswer, Redirect
 from lb.core.edits import Edits
+from lb.core.failure import AMBIGUOUS_PATH, NO_ROUTE, Failure
 from lb.core.message import Request
+from lb.core.paths import is_odd, readings
 from lb.core.pool import Pool
 from lb.core.rate import RateLimit
 from lb.core.rules import RetryRules, Timeouts
@@ -177,6 +179,17 @@ class Route:
         self._conditions = tuple(match.conditions())
         self._rng = rng or Random()
 
+    @property
+    def guards(self) -> bool:
+        """Whether it asks more of a request than to match, or refuses it: then nobody may get around it."""
+        if self.quota is not None:
+            return True
+        rules = self.rules
+        if rules is None:
+            return False
+        refuses = isinstance(rules.answer, FixedAnswer) and rules.answer.status >= 400
+        return refuses or rules.networks is not None or rules.auth is not None or rules.body is not None
+
     def matches(self, request: Request) -> bool:
         return all(condition(request) for condition in self._conditions)
 
@@ -196,19 +209,53 @@ class Route:
 class Routes:
     """The table. `catch_all` is the first route if it takes all: then there is nothing to match."""
 
-    __slots__ = ("_by_scheme", "_routes", "catch_all")
+    __slots__ = ("_by_scheme", "_guarded", "_routes", "catch_all")
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = tuple(routes)
         self._by_scheme = bool([route for route in routes if route.match.scheme])
+        self._guarded = bool([route for route in routes if route.guards])
         first = self._routes[0] if self._routes else None
         self.catch_all = first if first is not None and not first.match.conditions() else None
 
     def find(self, request: Request, scheme: bytes = b"http") -> Route | None:
-        """The first that matches. `scheme` is that of the connection that the request came over."""
+        """The first that matches. `scheme` is that of the connection that the request came over.
+
+        Where one of the routes guards what it leads to, a path has to lead to the same route however it is
+        read; else there is none for it.
+        """
         if self._by_scheme:
             request.scheme = request.scheme_over(scheme)
+        found = self._first(request)
+        if self._guarded and is_odd(request.target) and self._ambiguous(request, found):
+            return None
+        return found
+
+    def why_none(self, request: Request) -> Failure:
+        """Why none was found."""
+        if self._guarded and is_odd(request.target) and self._ambiguous(request, self._first(request)):
+            return AMBIGUOUS_PATH
+        return NO_ROUTE
+
+    def _first(self, request: Request) -> Route | None:
         for route in self._routes:
             if route.matches(request):
                 return route
         return None
+
+    def _ambiguous(self, request: Request, found: Route | None) -> bool:
+        """Whether the path may be read as one that another route is for, and one of the two guards it."""
+        target = request.target
+        others = readings(target)
+        if others is None:
+            return True
+        guarded = found is not None and found.guards
+        try:
+            for path in others:
+                request.target = path
+                other = self._first(request)
+                if other is not found and (guarded or (other is not None and other.guards)):
+                    return True
+        finally:
+            request.target = target
+        return False

@@ -16,7 +16,6 @@ from lb.core.failure import (
     CLIENT_GONE,
     EXCHANGE_TIMEOUT,
     FORBIDDEN,
-    NO_ROUTE,
     QUEUE_TIMEOUT,
     RATE_LIMITED,
     SHUTTING_DOWN,
@@ -100,7 +99,7 @@ class Exchange(ExchangeRecord):
             self.received_at = self.started
         route = plane.catch_all or plane.routes.find(request, connection.scheme)
         if route is None:
-            self.fail(NO_ROUTE)
+            self.fail(plane.routes.why_none(request))
             return
         self.route = route.name
         rules = route.rules
@@ -282,6 +281,9 @@ class Exchange(ExchangeRecord):
         """The request is complete."""
         self.request_complete = True
         self.received_at = monotonic()
+        if trailers and self._route is not None and self._route.rules is not None:
+            edits = self._route.rules.request
+            trailers = edits.passing(trailers) if edits is not None else trailers
         attempt, upload, connection = self._attempt, self._upload, self._connection
         if upload is not None:
             upload.trailers = trailers
@@ -407,6 +409,9 @@ class Exchange(ExchangeRecord):
 
     def on_response_end(self, trailers: Sequence[bytes]) -> None:
         if self._connection is not None:
+            if trailers and self._route is not None and self._route.rules is not None:
+                edits = self._route.rules.response
+                trailers = edits.passing(trailers) if edits is not None else trailers
             self._connection.codec.send_end(trailers)
             self._finish(monotonic())
 
