@@ -258,6 +258,8 @@ class UpstreamConnection:
         elif 0 <= (unread := self._transport.get_write_buffer_size()) < self._unread:  # it reads, if slowly
             self._unread = unread
             self.deadline = now + self._patience
+        elif self._unread >= 0:  # it was to be closed, and takes nothing of our last words
+            self.discard()
         else:
             self.retire()
 
