@@ -38,11 +38,16 @@ from lb.control.registry.views import (
     checks_of,
     health_service,
 )
+from lb.control.room import MOST_REGISTERING
 
 log = logging.getLogger("lb.registry")
 
 WAIT = 300.0  # seconds that a blocking query waits where it doesn't say
 WAIT_AT_MOST = 600.0
+WAITING = MOST_REGISTERING - 64
+"""Blocking queries at a time. The other connections are for all else: a probe of /livez that finds no place would
+have us killed."""
+BODY_WITHIN = 10.0  # seconds
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -54,7 +59,7 @@ class RegistryApi:
     def __init__(self, registry: Callable[[], Registry | None], token: Callable[[], str | None]) -> None:
         self._find = registry
         self._token = token
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # the first to come first
 
     def routes(self) -> list[web.RouteDef]:
         put, get = self._changes, self._answers
@@ -135,7 +140,7 @@ class RegistryApi:
     # --- changes ---
 
     async def _register(self, request: web.Request) -> web.Response:
-        instance, states = registration(await request.read(), request.remote or "127.0.0.1")
+        instance, states = registration(await _body(request), request.remote or "127.0.0.1")
         replace = "replace-existing-checks" in request.query and _is_set(request, "replace-existing-checks")
         await self._registry.register(instance, states, replace)
         return web.Response()
@@ -152,7 +157,7 @@ class RegistryApi:
         return web.Response()
 
     async def _register_check(self, request: web.Request) -> web.Response:
-        await self._registry.add_check(*check_registration(await request.read()))
+        await self._registry.add_check(*check_registration(await _body(request)))
         return web.Response()
 
     async def _deregister_check(self, request: web.Request) -> web.Response:
@@ -168,7 +173,7 @@ class RegistryApi:
         return reported
 
     async def _update_check(self, request: web.Request) -> web.Response:
-        await self._registry.report(request.match_info["id"], report(await request.read()))
+        await self._registry.report(request.match_info["id"], report(await _body(request)))
         return web.Response()
 
     # --- the agent ---
@@ -275,14 +280,27 @@ class RegistryApi:
                 changed.set_result(None)
 
         stop = self._table.listen(on_change)
-        self._waiting.add(changed)
+        if len(self._waiting) >= WAITING:  # who has waited for longest gets the table as it is
+            first = next(iter(self._waiting))
+            del self._waiting[first]
+            if not first.done():
+                first.set_result(None)
+        self._waiting[changed] = None
         try:
             await asyncio.wait_for(changed, seconds)
         except TimeoutError:
             pass  # then the answer is as it was
         finally:
-            self._waiting.discard(changed)
+            self._waiting.pop(changed, None)
             stop()
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_WITHIN):
+            return await request.read()
+    except TimeoutError:
+        raise Wrong("the body took too long") from None
 
 
 def bears(request: web.Request, token: str) -> bool:

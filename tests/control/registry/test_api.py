@@ -13,6 +13,7 @@ from typing import Any
 import consul
 import pytest
 
+from lb.control.registry import api as api_module
 from tests.control.registry.scene import Client, served
 from tests.tools import need
 
@@ -234,6 +235,37 @@ async def test_many_wait_and_the_server_goes_at_once() -> None:
         began = time.monotonic()
     assert time.monotonic() - began < 30
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_who_waits_leaves_places_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes a connection of the server, which has only so many, also for probes."""
+    monkeypatch.setattr(api_module, "WAITING", 3)
+    async with served() as client:
+        await register(client)
+        _, index = await get(client, "/v1/health/service/greeter")
+        path = f"/v1/health/service/greeter?index={index}&wait=5m"
+        waiting = []
+        for _ in range(5):
+            waiting.append(asyncio.ensure_future(get(client, path)))
+            await asyncio.sleep(0.1)
+        async with asyncio.timeout(5):
+            assert [(await each)[1] for each in waiting[:2]] == [index, index]
+        assert not any(each.done() for each in waiting[2:])
+        await register(client, "b")
+        async with asyncio.timeout(5):
+            assert all([(await each)[1] > index for each in waiting[2:]])
+
+
+async def test_a_body_must_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module, "BODY_WITHIN", 0.1)
+    async with served() as client:
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        writer.write(
+            b"PUT /v1/agent/service/register HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n{"
+        )
+        async with asyncio.timeout(5):
+            assert (await reader.readuntil(b"\r\n")).split()[1] == b"400"
+        writer.transport.abort()
 
 
 def test_the_pages_say_which_paths_there_are() -> None:
