@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from random import Random
 
-from lb.core.access import BasicAuth, Networks
+from lb.core.access import BasicAuth, Networks, client_key
 from lb.core.answers import ErrorPage, FixedAnswer, Redirect
 from lb.core.edits import Edits
 from lb.core.failure import AMBIGUOUS_PATH, NO_ROUTE, Failure
@@ -87,7 +87,8 @@ def _header_is(name: bytes, value: bytes) -> Condition:
 
 
 class Quota:
-    """How often a route may be asked: by each client, by each value of a header, or by all together."""
+    """How often a route may be asked: by each client (see `client_key`), by each value of a header, or by all
+    together."""
 
     __slots__ = ("_header", "_limit", "_per_client")
 
@@ -99,7 +100,7 @@ class Quota:
     def take(self, request: Request, client: str, now: float) -> float:
         """0.0 if the request may pass; else in how many seconds it might."""
         if self._per_client:
-            return self._limit.take(client, now)
+            return self._limit.take(client_key(client) if ":" in client else client, now)
         if self._header:
             return self._limit.take(request.header(self._header) or b"", now)
         return self._limit.take("", now)

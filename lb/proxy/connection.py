@@ -300,15 +300,21 @@ class ClientConnection:
                 exchange.client = client
         self.deadline = NEVER if end else now + self._options.request_body
         if self._left > 0:
+            self._count_request()
+        exchange.begin(self, request, data, end)
+        return exchange
+
+    def _count_request(self) -> None:
+        """Of those that this connection may still bring, where there are only so many."""
+        if self._left > 0:
             self._left -= 1
             if not self._left:
                 self._left = -1
                 self.codec.keep_alive = False
-        exchange.begin(self, request, data, end)
-        return exchange
 
     def on_own(self, request: Request) -> None:
         """An OPTIONS that asks this very hop."""
+        self._count_request()
         exchange = self._exchange = Exchange(self, monotonic())
         exchange.answer_options(self, request)
 

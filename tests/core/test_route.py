@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from lb.core.message import Request
 from lb.core.pool import Pool
-from lb.core.route import Match, Route, Routes, Target, host_name
+from lb.core.rate import RateLimit
+from lb.core.route import Match, Quota, Route, Routes, Target, host_name
 from tests.core.fleet import made_pool
 from tests.core.messages import made_request
 
@@ -251,3 +252,12 @@ def test_the_first_that_matches_whatever_is_asked(
     found = Routes(routes).catch_all or Routes(routes).find(one)
     wanted = next((n for n, match in enumerate(table) if plainly(match, method, host, target, fields)), None)
     assert (found and found.name) == (None if wanted is None else str(wanted))
+
+
+def test_who_has_one_address_of_ipv6_has_them_all_and_is_one_client() -> None:
+    quota = Quota(RateLimit(1, 1))
+    assert not quota.take(made_request(), "2001:db8::1", 0.0)
+    assert quota.take(made_request(), "2001:db8::ffff:2", 0.0)
+    assert not quota.take(made_request(), "2001:db8:0:1::1", 0.0)
+    assert not quota.take(made_request(), "192.0.2.1", 0.0)
+    assert not quota.take(made_request(), "192.0.2.2", 0.0)

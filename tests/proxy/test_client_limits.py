@@ -69,6 +69,16 @@ async def test_a_request_that_fails_counts_too(play: Play) -> None:
     assert await client.ended() == "fin"
 
 
+async def test_one_that_asks_only_us_counts_too(play: Play) -> None:
+    scene = await play(config("requests_per_connection: 2"))
+    client = await scene.connect()
+    for close in (None, "close"):
+        await client.send(head("OPTIONS * HTTP/1.1", "Host: a.example", "Max-Forwards: 0"))
+        response = await client.response("OPTIONS")
+        assert (response.status, response.get("connection")) == (200, close)
+    assert await client.ended() == "fin"
+
+
 async def test_one_request_each(play: Play) -> None:
     scene = await play(config("requests_per_connection: 1"))
     scene.backend.script = always()

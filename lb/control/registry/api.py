@@ -45,8 +45,8 @@ log = logging.getLogger("lb.registry")
 WAIT = 300.0  # seconds that a blocking query waits where it doesn't say
 WAIT_AT_MOST = 600.0
 WAITING = MOST_REGISTERING - 64
-"""Blocking queries at a time. The other connections are for all else: a probe of /livez that finds no place would
-have us killed."""
+"""Blocking queries at a time. The other connections are for all else: a probe of /livez that finds no place
+would have us killed."""
 BODY_WITHIN = 10.0  # seconds
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
