@@ -157,8 +157,8 @@ class RateLimit(Section):
     key: Annotated[str, parsed(_rate_key, "client, route or header:NAME", "client", pattern=_KEY_PATTERN)] = (
         Field(
             default="client",
-            description="Who is counted apart: each `client` by its address (for IPv6, its /64), each value of a "
-            "header (`header:NAME`), or nobody (`route`: all together).",
+            description="Who is counted apart: each `client` by its address (for IPv6, its /64), each value "
+            "of a header (`header:NAME`), or nobody (`route`: all together).",
         )
     )
 
