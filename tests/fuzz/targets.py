@@ -22,7 +22,7 @@ from lb.core.failure import Failure
 from lb.core.message import Limits, Request, Response
 from lb.observe.access_log import AccessLog
 from lb.wire.chunked import ChunkedError, ChunkedReader, chunk, last_chunk
-from lb.wire.fields import response_rules
+from lb.wire.fields import request_rules, response_rules
 from lb.wire.h1_client import ClientCodec
 from tests.conformance.strict import parse_request
 from tests.fuzz.further import further_targets
@@ -246,7 +246,7 @@ def chunked(data: bytes) -> None:
 
 def _decoded(pieces: list[bytes]) -> tuple[bytes, list[bytes], bytes] | None:
     """Content, trailers and what lies behind; None where it is broken, or has no end."""
-    reader, body, rest = ChunkedReader(), b"", b""
+    reader, body, rest = ChunkedReader(request_rules()), b"", b""
     try:
         for piece in pieces:
             if reader.done:
