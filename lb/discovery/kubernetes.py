@@ -4,9 +4,10 @@ It lists once and watches from there on ("Efficient detection of changes" in Kub
 watch that ends goes on from the last version seen; where the server has forgotten that one (410, as a status
 or as an event within a 200) it lists anew. Not by watch-list, which not every server has.
 
-Which endpoints serve: those that are ready, and those of which nobody said whether they are. One that
-terminates leaves, and finishes what it has begun; only where no other one is left, those that still serve
-while they terminate stay, as kube-proxy has it (KEP-1669).
+A server that was restored from a backup may know only older versions, and a watch from one of its future
+brings nothing at all, until the future is there. So nothing is taken for granted that a watch hasn't
+confirmed: one that brought neither an event nor a bookmark is followed by a list, and one that goes on where
+another was cut short is itself a short one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -25,17 +26,20 @@ import aiohttp
 from lb import __version__
 from lb.core.backend import BackendSpec
 from lb.discovery.base import SourceError
+from lb.discovery.endpoint_slices import EndpointSlices
 from lb.discovery.kubernetes_access import Access
-from lb.discovery.named import backend_id, host
 
 ANSWER_WITHIN = 10.0  # seconds that a list may take, and the head of a watch
-WATCH = (
-    240,
-    480,
-)  # seconds after which the server shall end a watch: drawn, so that not all come back at once
+WATCH = (240, 480)
+"""Seconds after which the server shall end a watch: drawn, so that not all come back at once."""
+SHORT_WATCH = (60, 120)  # where the last one ended before its time: the server may be another one now
+LATE = 30.0  # seconds behind that, after which we end it ourselves
 LONGEST_LINE = 64 * 2**20  # bytes of one event at most
-PAUSE = 0.2  # seconds until the next list, where the server has forgotten the version
-PART = 0.1  # of the time at most goes into making sets, where changes come one upon another
+PAUSE = 0.2  # seconds until the next list or watch, doubled while they come to nothing
+LONGEST_PAUSE = 15.0  # up to this
+STEADY = 10.0  # seconds that a watch takes at least which came to something
+LONGEST_RETRY_AFTER = 60.0  # seconds that a server may send us away for
+PART = 0.02  # of the time at most goes into making sets, where changes come one upon another
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """When the kernel finds out that the server is gone without a word: a watch may say nothing for hours."""
 
@@ -52,21 +56,23 @@ class Service:
     port: str = ""
 
 
-class _Expired(Exception):
-    """The server has forgotten the version that a watch was to go on from."""
+class _ListAnew(Exception):
+    """What the last list said, and the watches since, is not to be relied upon any more."""
 
 
 class KubernetesSource:
     """Lists, watches, and lists again. `access` tells how to reach the API server, and is asked anew each
-    time that it failed; it raises ValueError where nobody knows."""
+    time that it failed; it raises ValueError where nobody knows. `zone` is where we are ourselves."""
 
-    def __init__(self, service: Service, access: Callable[[], Access], rng: Random | None = None) -> None:
+    def __init__(
+        self, service: Service, access: Callable[[], Access], rng: Random | None = None, zone: str = ""
+    ) -> None:
         self.service = service
         self._find_access = access
         self._rng = rng or Random()
-        self._slices: dict[str, _Slice] = {}
+        self._slices = EndpointSlices(service.port, zone)
         self._version = ""
-        self._known: dict[tuple[str, str, int, str], BackendSpec] = {}
+        self._hurried = 0  # lists and watches in a row that came to nothing
 
     async def watch(self) -> AsyncIterator[Sequence[BackendSpec]]:
         try:
@@ -78,16 +84,23 @@ class KubernetesSource:
         try:
             async with self._session(access) as session:
                 while True:
+                    began = time.monotonic()
                     try:
                         await self._list(session, access, path)
-                        yield self._backends()
+                        yield self._slices.backends()
                         async for _ in self._changes(session, access, path):
-                            yield self._backends()
-                    except _Expired:
-                        await asyncio.sleep(PAUSE)
+                            yield self._slices.backends()
+                    except _ListAnew:
+                        await self._pause(began)
         except _NO_ANSWER as error:
-            words = str(error) or type(error).__name__
+            words = str(error) or f"{type(error).__name__}, after {ANSWER_WITHIN:g} s"
             raise SourceError(f"no answer of the API server at {access.server}: {words}") from error
+
+    async def _pause(self, began: float) -> None:
+        """Waits a moment, and longer each time if what began then took no time."""
+        self._hurried = 0 if time.monotonic() - began > STEADY else self._hurried + 1
+        longest = min(LONGEST_PAUSE, PAUSE * 2.0 ** min(self._hurried, 16))
+        await asyncio.sleep(self._rng.uniform(longest / 2, longest))
 
     def _session(self, access: Access) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -101,21 +114,30 @@ class KubernetesSource:
 
     # --- the list ---
 
+    async def _get(
+        self, session: aiohttp.ClientSession, access: Access, path: str, timeout: float, query: dict[str, str]
+    ) -> aiohttp.ClientResponse:
+        """The answer's head, which must come soon; `timeout` is for all of it."""
+        try:
+            headers = access.headers()
+        except (OSError, ValueError) as error:
+            raise SourceError(f"the token of {access.about} can't be read: {error}") from error
+        async with asyncio.timeout(ANSWER_WITHIN):
+            return await session.get(
+                path,
+                params=query,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=timeout),
+                server_hostname=access.server_name or None,
+            )
+
     async def _list(self, session: aiohttp.ClientSession, access: Access, path: str) -> None:
-        async with session.get(path, params=self._query(), headers=access.headers()) as response:
+        """Without a resourceVersion: what holds now, and not what some cache remembers."""
+        async with await self._get(session, access, path, ANSWER_WITHIN, self._query()) as response:
             await self._must_be_well(response, access)
             found = _object(await response.read())
-        self._slices = {}
-        for item in found.get("items") or ():
-            self._put(item)
+        self._slices.replace(found.get("items") or ())
         self._version = str(found.get("metadata", {}).get("resourceVersion", ""))
-
-    def _put(self, item: Mapping[str, Any]) -> None:
-        try:
-            each = _Slice(item)
-            self._slices[each.name] = each
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise SourceError(f"an EndpointSlice can't be read: {type(error).__name__}: {error}") from error
 
     async def _must_be_well(self, response: aiohttp.ClientResponse, access: Access) -> None:
         status = response.status
@@ -126,7 +148,7 @@ class KubernetesSource:
         except (ValueError, AttributeError):
             said = ""
         if status == 410:
-            raise _Expired
+            raise _ListAnew
         namespace = self.service.namespace or access.namespace
         words = f"the API server says {status} {response.reason or ''}".rstrip()
         if status == 401:
@@ -137,7 +159,7 @@ class KubernetesSource:
                 "discovery.k8s.io, and a RoleBinding must bind it to our ServiceAccount"
             )
         retry = response.headers.get("Retry-After", "")
-        after = float(retry) if retry.isdecimal() and len(retry) < 4 else None
+        after = min(float(retry), LONGEST_RETRY_AFTER) if retry.isdecimal() and len(retry) < 9 else None
         raise SourceError(words + (f" ({said})" if said else ""), after)
 
     # --- the watch ---
@@ -145,25 +167,30 @@ class KubernetesSource:
     async def _changes(
         self, session: aiohttp.ClientSession, access: Access, path: str
     ) -> AsyncIterator[None]:
-        """Each time when something has changed. Watches that end are begun anew. Raises _Expired."""
+        """Each time when something has changed. Watches that end are begun anew. Raises _ListAnew."""
+        length = WATCH
         while True:
-            seconds = self._rng.randint(*WATCH)
+            seconds = self._rng.randint(*length)
             query = self._query(
                 watch="1",
                 resourceVersion=self._version,
                 allowWatchBookmarks="true",
                 timeoutSeconds=str(seconds),
             )
-            # The server ends it; this is for one that has forgotten to.
-            timeout = aiohttp.ClientTimeout(total=seconds + 30.0, sock_connect=ANSWER_WITHIN)
             began = time.monotonic()
-            async with session.get(path, params=query, headers=access.headers(), timeout=timeout) as response:
+            # The server ends it; the timeout is for one that has forgotten to.
+            async with await self._get(session, access, path, seconds + LATE, query) as response:
                 await self._must_be_well(response, access)
                 _keep_alive(response)
-                async for _ in self._settled(_Lines(response.content)):
+                lines = _Lines(response.content)
+                async for _ in self._settled(lines):
                     yield
-            # One that ends at once is a server on its way out: no reason to ask it in a loop.
-            await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
+            if not lines.count:
+                raise _ListAnew
+            early = time.monotonic() - began < seconds - 1
+            length = SHORT_WATCH if early else WATCH
+            if early:
+                await self._pause(began)
 
     async def _settled(self, lines: _Lines) -> AsyncIterator[None]:
         """When something has changed: at once, and seldom enough not to spend all the time on it."""
@@ -188,100 +215,18 @@ class KubernetesSource:
         kind, item = event.get("type"), event.get("object") or {}
         if kind == "ERROR":
             if item.get("code") == 410:
-                raise _Expired
+                raise _ListAnew
             raise SourceError(f"the watch failed: {item.get('message') or item.get('reason') or item}")
         version = item.get("metadata", {}).get("resourceVersion")
         if version:
             self._version = str(version)
         if kind in ("ADDED", "MODIFIED"):
-            self._put(item)
+            self._slices.put(item)
         elif kind == "DELETED":
-            self._slices.pop(str(item.get("metadata", {}).get("name")), None)
+            self._slices.remove(str(item.get("metadata", {}).get("name")))
         else:
             return False  # a bookmark: how far we are, and nothing else
         return True
-
-    # --- the set ---
-
-    def _backends(self) -> Sequence[BackendSpec]:
-        """The backends of all slices. An endpoint may be in several of them for a while, and in one for each
-        family of addresses: the first family counts that there is, IPv4 before IPv6."""
-        family = min((each.family for each in self._slices.values() if each.endpoints), default=0)
-        slices = [each for each in self._slices.values() if each.family == family]
-        ready = list(self._named(slices, lambda endpoint: endpoint.ready))
-        found = ready or list(self._named(slices, lambda endpoint: endpoint.serving))
-        known, self._known = self._known, {}
-        specs: dict[str, BackendSpec] = {}
-        for key in sorted(found):
-            self._known[key] = spec = known.get(key) or BackendSpec(key[0], key[1], key[2])
-            specs.setdefault(spec.id, spec)
-        return list(specs.values())
-
-    def _named(
-        self, slices: Sequence[_Slice], wanted: Callable[[_Endpoint], bool]
-    ) -> Iterator[tuple[str, str, int, str]]:
-        for each in slices:
-            port = each.port(self.service.port)
-            if port is None:
-                continue
-            for endpoint in each.endpoints:
-                if wanted(endpoint):
-                    at = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
-                    yield endpoint.name or backend_id(f"{at}:{port}"), endpoint.address, port, endpoint.zone
-
-
-@dataclass(frozen=True, slots=True)
-class _Endpoint:
-    name: str  # of the pod, where it is one
-    address: str
-    ready: bool
-    serving: bool
-    zone: str
-
-
-class _Slice:
-    """What matters of an EndpointSlice."""
-
-    def __init__(self, item: Mapping[str, Any]) -> None:
-        self.name = str(item["metadata"]["name"])
-        self.family = {"IPv4": 0, "IPv6": 1}.get(str(item.get("addressType")), 2)
-        self._ports = [
-            (str(each.get("name") or ""), int(each["port"]))
-            for each in item.get("ports") or ()
-            if each.get("port") is not None and each.get("protocol", "TCP") == "TCP"
-        ]
-        self.endpoints = [
-            found for each in item.get("endpoints") or () if (found := _endpoint(each)) is not None
-        ]
-
-    def port(self, wanted: str) -> int | None:
-        """By name or as the number that it is; None where this slice has no such port. Raises SourceError
-        where nobody said which of several."""
-        if wanted.isdecimal():
-            return int(wanted)
-        found = [port for name, port in self._ports if name == wanted or not wanted]
-        if len(found) > 1:
-            names = ", ".join(name or "(unnamed)" for name, _ in self._ports)
-            raise SourceError(f"the Service has several ports ({names}): say which, as in port: http")
-        if not found and self._ports and wanted:
-            names = ", ".join(name or "(unnamed)" for name, _ in self._ports)
-            raise SourceError(f"the Service has no port called {wanted} (there is: {names})")
-        return found[0] if found else None
-
-
-def _endpoint(each: Mapping[str, Any]) -> _Endpoint | None:
-    """All addresses of an endpoint are the same one: the first is taken. What is not said of its condition is
-    said by `ready`, and that is true where nobody said (discovery.k8s.io/v1, EndpointConditions)."""
-    address = host(str((each.get("addresses") or [""])[0]))
-    if address is None:
-        return None
-    conditions = each.get("conditions") or {}
-    ready = conditions.get("ready") is not False
-    serving = ready if conditions.get("serving") is None else bool(conditions["serving"])
-    target = each.get("targetRef") or {}
-    name = backend_id(str(target.get("name") or "")) if target.get("kind") == "Pod" else ""
-    terminating = bool(conditions.get("terminating"))
-    return _Endpoint(name, address, ready and not terminating, serving, str(each.get("zone") or ""))
 
 
 # --- bytes ---
@@ -294,6 +239,7 @@ class _Lines:
         self._content = content
         self._rest = bytearray()
         self._seen = 0  # of the rest, how much holds no line end
+        self.count = 0  # of those that weren't empty
 
     @property
     def more(self) -> bool:
@@ -309,6 +255,7 @@ class _Lines:
                 del self._rest[: end + 1]
                 self._seen = 0
                 if line.strip():
+                    self.count += 1
                     return line
                 continue
             self._seen = len(self._rest)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import tempfile
 from base64 import b64decode
 from binascii import Error as NoBase64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+_TOKEN = re.compile(r"[!-~]*")  # what is visible, without spaces
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -22,7 +25,8 @@ class Access:
     """The server's URL, the namespace where nothing else is said, and who we are.
 
     `token` is asked anew each time, since tokens are renewed while we run; empty where there is none. `about`
-    says where all this is from.
+    says where all this is from, and `server_name` what the server's certificate says, where that is not its
+    host. `instead_of_us` is whom we want to be taken for (Impersonate-User and so on).
     """
 
     server: str
@@ -30,11 +34,15 @@ class Access:
     about: str
     tls: ssl.SSLContext | None = None
     token: Callable[[], str] = str
+    server_name: str = ""
+    instead_of_us: Sequence[tuple[str, str]] = ()
 
-    def headers(self) -> dict[str, str]:
-        """What proves who we are. Raises OSError where the token can't be read."""
+    def headers(self) -> list[tuple[str, str]]:
+        """What proves who we are. Raises OSError or ValueError where the token can't be read."""
         token = self.token()
-        return {"Authorization": f"Bearer {token}"} if token else {}
+        if not _TOKEN.fullmatch(token):
+            raise ValueError("it is none: there is something in it that can't be in a token")
+        return [*([("Authorization", f"Bearer {token}")] if token else ()), *self.instead_of_us]
 
 
 def in_cluster(folder: Path = SERVICE_ACCOUNT, environment: Mapping[str, str] = os.environ) -> Access:
@@ -51,7 +59,7 @@ def in_cluster(folder: Path = SERVICE_ACCOUNT, environment: Mapping[str, str] = 
         )
     try:
         namespace = (folder / "namespace").read_text().strip() or "default"
-        tls = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        tls = _lenient(ssl.create_default_context(cafile=str(folder / "ca.crt")))
     except (OSError, ssl.SSLError) as error:
         raise ValueError(f"the ServiceAccount in {folder} can't be read: {error}") from error
     server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
@@ -86,15 +94,34 @@ def _access(path: Path, data: Mapping[str, Any], name: str) -> Access:
     context = _named(path, data, "context", name)
     cluster = _named(path, data, "cluster", context["cluster"])
     user = _named(path, data, "user", context["user"]) if context.get("user") else {}
-    for unknown in ("exec", "auth-provider"):
+    for unknown in ("exec", "auth-provider", "username"):
         if unknown in user:
             raise ValueError(
                 f"the kubeconfig {path}: the user {context['user']} signs in by {unknown}, which is not "
                 "known here; use a token, a tokenFile or a client certificate"
             )
+    if cluster.get("proxy-url"):
+        raise ValueError(
+            f"the kubeconfig {path}: the cluster {context['cluster']} is behind a proxy (proxy-url), "
+            "which is not known here"
+        )
     server = str(cluster["server"]).rstrip("/")
-    tls = _tls(path, cluster, user) if server.startswith("https:") else None
-    return Access(server, context.get("namespace") or "default", str(path), tls, _token(path, user))
+    return Access(
+        server,
+        context.get("namespace") or "default",
+        str(path),
+        _tls(path, cluster, user) if server.startswith("https:") else None,
+        _token(path, user),
+        str(cluster.get("tls-server-name") or ""),
+        _instead_of_us(user),
+    )
+
+
+def _instead_of_us(user: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+    if not user.get("as"):
+        return ()
+    groups = [("Impersonate-Group", str(group)) for group in user.get("as-groups") or ()]
+    return (("Impersonate-User", str(user["as"])), *groups)
 
 
 def _named(path: Path, data: Mapping[str, Any], kind: str, name: str) -> Mapping[str, Any]:
@@ -120,6 +147,7 @@ def _tls(path: Path, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> ssl
             cafile=str(path.parent / str(ca)) if ca and not ca_data else None,
             cadata=_text(ca_data) if ca_data else None,
         )
+        _lenient(tls)
         if cluster.get("insecure-skip-tls-verify"):
             tls.check_hostname = False
             tls.verify_mode = ssl.CERT_NONE
@@ -128,6 +156,13 @@ def _tls(path: Path, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> ssl
             _load(tls, certificate, _bytes(path, user, "client-key") or b"")
     except (OSError, ssl.SSLError, NoBase64, ValueError) as error:
         raise ValueError(f"the kubeconfig {path}: certificates can't be read: {error}") from error
+    return tls
+
+
+def _lenient(tls: ssl.SSLContext) -> ssl.SSLContext:
+    """Takes the certificates that clusters really have: many of their authorities lack a field that RFC 5280
+    asks for and Python has insisted on since 3.13. Go, which Kubernetes is written in, does not."""
+    tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return tls
 
 

@@ -317,7 +317,7 @@ def test_a_token_in_a_file_of_a_kubeconfig_is_read_anew(tmp_path: Path) -> None:
     access = from_kubeconfig(path)
     for token in ("one", "two"):
         (tmp_path / "token").write_text(token + "\n")
-        assert access.headers() == {"Authorization": f"Bearer {token}"}
+        assert access.headers() == [("Authorization", f"Bearer {token}")]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,141 @@
+"""The EndpointSlices of a Service (discovery.k8s.io/v1), and the backends that they stand for.
+
+Which endpoints serve: those that are ready, and those of which nobody said whether they are. One that
+terminates leaves, and finishes what it has begun; only where no other one is left, those that still serve
+while they terminate stay, as kube-proxy has it (KEP-1669).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+from lb.core.backend import BackendSpec
+from lb.discovery.base import SourceError
+from lb.discovery.named import backend_id, host
+
+FAMILIES = {"IPv4": 0, "IPv6": 1}  # in the order in which they are preferred
+NAMES = 63  # a name of a zone is a label's value, and has at most so many characters
+
+_id = attrgetter("id")
+_identity = attrgetter("id", "host", "port")
+
+
+class EndpointSlices:
+    """All slices of one Service. `port` is the one that is wanted: a name, a number, or empty where there is
+    only one. `zone` is where we are ourselves, empty where nobody knows.
+
+    A slice is read once, when it comes; to put all of them together takes about a millisecond for 5,000
+    endpoints.
+    """
+
+    def __init__(self, port: str = "", zone: str = "") -> None:
+        self._port = port
+        self._zone = zone
+        self._slices: dict[str, _Slice] = {}
+
+    def put(self, item: Mapping[str, Any]) -> None:
+        """Another one, or another version of one. Raises SourceError where it can't be read."""
+        slices = self._slices
+        try:
+            name = str(item["metadata"]["name"])
+            slices[name] = _Slice(item, self._port, self._zone, slices.get(name))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SourceError(f"an EndpointSlice can't be read: {type(error).__name__}: {error}") from error
+
+    def remove(self, name: str) -> None:
+        self._slices.pop(name, None)
+
+    def replace(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """These, and no others."""
+        left = set(self._slices)
+        for item in items:
+            self.put(item)
+            left.discard(str(item["metadata"]["name"]))
+        for name in left:
+            self.remove(name)
+
+    def backends(self) -> Sequence[BackendSpec]:
+        """An endpoint may be in several slices for a while, and in one for each family of addresses: the
+        first family counts that there is. Raises SourceError where the port is nowhere, or not clear."""
+        slices = [each for _, each in sorted(self._slices.items()) if each.endpoints]
+        family = min((each.family for each in slices), default=0)
+        slices = [each for each in slices if each.family == family]
+        self._find_port(slices)
+        found = [spec for each in slices for spec in each.ready]
+        found = found or [spec for each in slices for spec in each.leaving]
+        specs: dict[str, BackendSpec] = {}
+        for spec in sorted(found, key=_id):
+            specs.setdefault(spec.id, spec)
+        return list(specs.values())
+
+    def _find_port(self, slices: Sequence[_Slice]) -> None:
+        """A slice may lack the port that others have: the pods of an older version don't name it yet."""
+        for each in slices:
+            if each.unclear:
+                raise SourceError(
+                    f"the Service has several ports ({each.names}): say which, as in port: http"
+                )
+        if slices and self._port and all(each.port is None and each.names for each in slices):
+            raise SourceError(f"the Service has no port called {self._port} (there is: {slices[0].names})")
+
+
+class _Slice:
+    """What matters of an EndpointSlice. Specs are the very same as `before`, where they say the same."""
+
+    def __init__(self, item: Mapping[str, Any], wanted: str, zone: str, before: _Slice | None) -> None:
+        self.family = FAMILIES.get(str(item.get("addressType")), len(FAMILIES))
+        ports = [
+            (str(each.get("name") or ""), int(each["port"]))
+            for each in item.get("ports") or ()
+            if each.get("port") is not None and each.get("protocol", "TCP") == "TCP"
+        ]
+        self.names = ", ".join(name or "(unnamed)" for name, _ in ports)
+        found = [port for name, port in ports if name == wanted or not wanted]
+        self.unclear = not wanted.isdecimal() and len(found) > 1
+        self.port = int(wanted) if wanted.isdecimal() else found[0] if found else None
+        self.endpoints = item.get("endpoints") or ()
+        self.ready: list[BackendSpec] = []
+        self.leaving: list[BackendSpec] = []  # that still serve
+        if self.port is not None:
+            self._read(self.port, zone, before)
+
+    def _read(self, port: int, zone: str, before: _Slice | None) -> None:
+        known = {} if before is None else {spec: spec for spec in (*before.ready, *before.leaving)}
+        for each in self.endpoints:
+            spec = _spec(each, port, zone)
+            if spec is None:
+                continue
+            ready, serving = _conditions(each.get("conditions") or {})
+            if ready or serving:
+                (self.ready if ready else self.leaving).append(known.get(spec, spec))
+        self.ready.sort(key=_identity)
+        self.leaving.sort(key=_identity)
+
+
+def _conditions(conditions: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether it is ready, and whether it serves. What nobody said is said by `ready`, and that is true where
+    nobody said (EndpointConditions)."""
+    ready = conditions.get("ready") is not False
+    serving = ready if conditions.get("serving") is None else bool(conditions["serving"])
+    return ready and not conditions.get("terminating"), serving
+
+
+def _spec(endpoint: Mapping[str, Any], port: int, zone: str) -> BackendSpec | None:
+    """All addresses of an endpoint are the same one: the first is taken. Its ID is the name of its pod."""
+    address = host(str((endpoint.get("addresses") or [""])[0]))
+    if address is None:
+        return None
+    at = f"[{address}]" if ":" in address else address
+    target = endpoint.get("targetRef") or {}
+    name = backend_id(str(target.get("name") or "")) if target.get("kind") == "Pod" else ""
+    return BackendSpec(name or backend_id(f"{at}:{port}"), address, port)
+
+
+def zone_of(endpoint: Mapping[str, Any], ours: str) -> str:
+    """The zone that an endpoint counts as one of: ours, where the cluster hints that it shall serve ours
+    (topology-aware routing); another one that it shall serve; else where it is."""
+    hints = [str(each["name"]) for each in (endpoint.get("hints") or {}).get("forZones") or ()]
+    zone = ours if ours in hints else hints[0] if hints else str(endpoint.get("zone") or "")
+    return backend_id(zone)[:NAMES]
