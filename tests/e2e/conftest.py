@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -56,7 +57,9 @@ async def play(tmp_path: Path) -> AsyncIterator[Play]:
         async def start(config: str, files: int = 0) -> Scene:
             directory = tmp_path / f"balancer-{len(scenes)}"
             directory.mkdir()
-            scene = Scene(stack.enter_context(set_up(directory, config, files)))
+            # In a thread, so that whom it asks when it starts can answer: that may be a server of the test.
+            stage = await asyncio.to_thread(stack.enter_context, set_up(directory, config, files))
+            scene = Scene(stage)
             await scene.start()
             scenes.append(scene)
             return scene
