@@ -9,7 +9,7 @@ HOT := $(wildcard lb/core/*.py lb/wire/*.py lb/proxy/*.py lb/observe/*.py)
 COMPILE := $(BIN)/python setup.py --quiet build_ext --inplace
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check check-interpreted lint fuzz bench bench-micro clean
+.PHONY: help demo test image soak check check-interpreted lint fuzz bench bench-micro clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ test: $(BUILT) ## all tests; ARGS goes to pytest, JOBS is how many run at a time
 
 soak: $(BUILT) ## 2,000 clients that are slow on purpose (slowhttptest), a minute each way
 	LB_SLOW_CONNECTIONS=2000 LB_SLOW_SECONDS=60 $(BIN)/python -m pytest tests/e2e/test_slow_clients.py -s $(ARGS)
+
+image: $(BUILT) ## build the container image and run it with podman, on a Debian made by debootstrap; takes root, and minutes
+	LB_IMAGE=1 $(BIN)/python -m pytest tests/deploy/test_image.py -rs $(ARGS)
 
 lint: $(BUILT)
 	$(BIN)/ruff format --check .

@@ -1,5 +1,5 @@
-"""podman with a store of its own, and a Debian made by debootstrap in place of the image `python:…-slim`: for a
-machine that reaches Debian's mirrors and an index of Python packages, and no registry of images."""
+"""podman with a store of its own, and a Debian made by debootstrap in place of the image `python:…-slim`: for
+a machine that reaches Debian's mirrors and an index of Python packages, and no registry of images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -136,20 +135,15 @@ def find_podman(directory: Path) -> Podman:
 
 
 def _pip_settings() -> Mapping[str, str]:
-    """How pip is configured here, from files and the environment."""
+    """How pip is configured here, by files and, which counts more, by the environment."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = {}
-    for line in done.stdout.splitlines():
-        name, _, value = line.partition("=")
-        found[name.rpartition(".")[2]] = value.strip(
-            "'\""
-        )  # the environment comes first, as it weighs less..
-    return found
+    lines = sorted(done.stdout.splitlines(), key=lambda line: line.startswith(":env:"))
+    pairs = [line.partition("=") for line in lines]
+    return {name.rpartition(".")[2]: value.strip("'\"") for name, _, value in pairs}
 
 
-@contextmanager
-def pip_options(directory: Path) -> Iterator[list[str]]:
+def pip_options(directory: Path) -> list[str]:
     """What lets pip in a build find packages where pip on this machine does: its configuration, and the files
     that it names, are there while it is built, and not in the image."""
     settings = _pip_settings()
@@ -158,10 +152,8 @@ def pip_options(directory: Path) -> Iterator[list[str]]:
     config.write_text("\n".join(["[global]", *lines, ""]))
     options = ["--volume", f"{config}:/etc/pip.conf:ro"]
     for value in settings.values():
-        for part in value.split():
+        for word in value.split():
+            part = word.removeprefix("file://")
             if part.startswith("/") and Path(part).exists():
                 options += ["--volume", f"{part}:{part}:ro"]
-    try:
-        yield options
-    finally:
-        config.unlink()
+    return options
