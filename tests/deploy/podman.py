@@ -153,7 +153,8 @@ def pip_options(directory: Path) -> list[str]:
     options = ["--volume", f"{config}:/etc/pip.conf:ro"]
     for value in settings.values():
         for word in value.split():
-            part = word.removeprefix("file://")
-            if part.startswith("/") and Path(part).exists():
-                options += ["--volume", f"{part}:{part}:ro"]
+            # The pages of an index that is a folder lead to files beside it.
+            path = Path(word) if word.startswith("/") else Path(word.removeprefix("file://")).parent
+            if path.is_absolute() and path.exists():
+                options += ["--volume", f"{path}:{path}:ro"]
     return options
