@@ -33,7 +33,8 @@ class Podman:
 
     def __init__(self, directory: Path, driver: str, runtime: str) -> None:
         self.name = f"{runtime} on {driver}"
-        store = directory / driver
+        self._driver = driver
+        self._store = store = directory / driver
         store.mkdir(exist_ok=True)
         # podman asks for a million, which is more than a machine may allow.
         hard = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
@@ -97,6 +98,14 @@ class Podman:
         )
         if done.returncode:
             raise CannotRun(f"{self.name}: {done.stderr.strip()}")
+
+    def close(self) -> None:
+        """Gives back what it has: gigabytes, and what it has mounted."""
+        for what in (("pod", "rm"), ("rm",), ("rmi",)):
+            self.run(*what, "--force", "--all", patience=3 * MINUTES)
+        mounted = self._store / "graph" / self._driver
+        while os.path.ismount(mounted):  # once for each of us that tried
+            subprocess.run(["umount", str(mounted)], check=True)
 
 
 def bootstrap(root: Path) -> None:

@@ -1,5 +1,5 @@
-"""The image, really built and run: as nobody in particular, with a root that can't be written, and as a sidecar
-in a pod. It takes some minutes, and so it is run by `make image` alone."""
+"""The image, really built and run: as nobody in particular, with a root that can't be written, and as a
+sidecar in a pod. It takes some minutes, and so it is run by `make image` alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -32,18 +33,22 @@ SIDECAR = "pools: {greeter: {backends: [{id: greeter, address: 127.0.0.1:9001}]}
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     """With the image, which is called lb."""
     directory = tmp_path_factory.mktemp("podman")
     try:
         podman = find_podman(directory)
     except CannotRun as error:
         pytest.skip(f"this machine runs no containers: {error}")
-    podman(
-        "build", "--format", "docker", "--network", "host", "--pull=never", "--build-arg", "PYTHON=debian",
-        *pip_options(directory), "--tag", "lb", str(ROOT), patience=15 * MINUTES,
-    )  # fmt: skip
-    return podman
+    try:
+        podman(
+            "build", "--format", "docker", "--network", "host", "--pull=never",
+            "--build-arg", "PYTHON=debian", *pip_options(directory), "--tag", "lb", str(ROOT), patience=15 * MINUTES,
+        )  # fmt: skip
+        yield podman
+    finally:
+        podman.close()
+        rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
