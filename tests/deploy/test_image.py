@@ -43,7 +43,8 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     try:
         podman(
             "build", "--format", "docker", "--network", "host", "--pull=never",
-            "--build-arg", "PYTHON=debian", *pip_options(directory), "--tag", "lb", str(ROOT), patience=15 * MINUTES,
+            "--build-arg", "PYTHON=debian", *pip_options(directory), "--tag", "lb", str(ROOT),
+            patience=15 * MINUTES,
         )  # fmt: skip
         yield podman
     finally:

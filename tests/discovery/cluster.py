@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ class Cluster:
         self._version = 100
         self._oldest = 100  # from here on, versions are known
         self._slices: dict[str, dict[str, Any]] = {}
-        self._history: list[tuple[int, bytes]] = []
+        self._history: deque[tuple[int, bytes]] = deque(maxlen=1000)
         self._moved = asyncio.Event()
 
     # --- what happens in it ---
@@ -53,6 +54,10 @@ class Cluster:
             ],
             "ports": [{"name": "http", "protocol": "TCP", "port": int(port)}],
         }
+        self.tell_slice(name, item)
+
+    def tell_slice(self, name: str, item: dict[str, Any]) -> None:
+        """A slice as it is now."""
         self._tell("MODIFIED" if name in self._slices else "ADDED", item)
         self._slices[name] = item
 
