@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from lb.core.backend import BackendSpec
 from lb.discovery.base import SourceError
@@ -98,20 +98,33 @@ class _Slice:
         self.endpoints = item.get("endpoints") or ()
         self.ready: list[BackendSpec] = []
         self.leaving: list[BackendSpec] = []  # that still serve
+        self._known: dict[str, _Read] = {}  # by address
         if self.port is not None:
-            self._read(self.port, zone, before)
+            self._read(self.port, zone, before._known if before and before.port == self.port else {})
 
-    def _read(self, port: int, zone: str, before: _Slice | None) -> None:
-        known = {} if before is None else {spec: spec for spec in (*before.ready, *before.leaving)}
+    def _read(self, port: int, zone: str, before: Mapping[str, _Read]) -> None:
+        """An event brings all of a slice, though most of it is as it was."""
         for each in self.endpoints:
-            spec = _spec(each, port, zone)
-            if spec is None:
-                continue
-            ready, serving = _conditions(each.get("conditions") or {})
-            if ready or serving:
-                (self.ready if ready else self.leaving).append(known.get(spec, spec))
+            address = str((each.get("addresses") or [""])[0])
+            read = before.get(address)
+            if read is None or read.endpoint != each:
+                spec = _spec(each, address, port, zone)
+                same = read.spec if read is not None and read.spec == spec else spec
+                read = _Read(each, same, *_conditions(each.get("conditions") or {}))
+            self._known[address] = read
+            if read.spec is not None and (read.ready or read.serving):
+                (self.ready if read.ready else self.leaving).append(read.spec)
         self.ready.sort(key=_identity)
         self.leaving.sort(key=_identity)
+
+
+class _Read(NamedTuple):
+    """An endpoint, and what it says."""
+
+    endpoint: Mapping[str, Any]
+    spec: BackendSpec | None
+    ready: bool
+    serving: bool
 
 
 def _conditions(conditions: Mapping[str, Any]) -> tuple[bool, bool]:
@@ -122,9 +135,9 @@ def _conditions(conditions: Mapping[str, Any]) -> tuple[bool, bool]:
     return ready and not conditions.get("terminating"), serving
 
 
-def _spec(endpoint: Mapping[str, Any], port: int, zone: str) -> BackendSpec | None:
+def _spec(endpoint: Mapping[str, Any], first: str, port: int, zone: str) -> BackendSpec | None:
     """All addresses of an endpoint are the same one: the first is taken. Its ID is the name of its pod."""
-    address = host(str((endpoint.get("addresses") or [""])[0]))
+    address = host(first)
     if address is None:
         return None
     at = f"[{address}]" if ":" in address else address
