@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,12 @@ class Cluster:
             text = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
             await response.write(json.dumps({"type": "ERROR", "object": text}).encode() + b"\n")
             return response
+        with suppress(TimeoutError):
+            async with asyncio.timeout(int(request.query["timeoutSeconds"])):
+                await self._tell_on(response, version)
+        return response
+
+    async def _tell_on(self, response: web.StreamResponse, version: int) -> None:
         while True:
             moved = self._moved
             for number, event in list(self._history):
