@@ -26,11 +26,12 @@ KNOWN_BY = 5.0  # seconds that new sources have for their first answer, before t
 
 def prepare_sources(app: App, new: Prepared, undo: AsyncExitStack) -> None:
     """Begins to watch the sources that are new. Those that are the same as before aren't disturbed."""
+    zone = new.config.own_zone
     for name, ours in new.config.pools.items():
         if not ours.discovery or not app.discovers:
             continue
         running = app.members[name].watches if name in app.members else ()
-        new.watches[name] = watches_for(name, ours, running, new.registrar.registry)
+        new.watches[name] = watches_for(name, ours, running, new.registrar.registry, zone)
         for watch in new.watches[name]:
             if watch not in running:
                 told = app.told.get((name, _called(watch)))

@@ -85,12 +85,12 @@ def _dns(section: DnsSection) -> Source:
     )
 
 
-def _kubernetes(section: KubernetesSection) -> Source:
+def _kubernetes(section: KubernetesSection, zone: str) -> Source:
     from lb.discovery.kubernetes import KubernetesSource, Service
     from lb.discovery.kubernetes_access import find_access
 
     service = Service(section.service, section.namespace, section.port)
-    return KubernetesSource(service, lambda: find_access(section.kubeconfig, section.context))
+    return KubernetesSource(service, lambda: find_access(section.kubeconfig, section.context), zone)
 
 
 def _consul(section: ConsulSection) -> Source:
@@ -106,10 +106,9 @@ def _consul(section: ConsulSection) -> Source:
 SOURCES: dict[str, Callable[[Any], Source]] = {
     "file": _file,
     "dns": _dns,
-    "kubernetes": _kubernetes,
     "consul": _consul,
 }
-"""How each kind of source is made of its section."""
+"""How most kinds of sources are made of their sections."""
 
 
 def _registry(section: RegistrySection, registry: Registry | None) -> Source:
@@ -120,28 +119,41 @@ def _registry(section: RegistrySection, registry: Registry | None) -> Source:
     return RegistrySource(RegisteredService(registry, section.service, section.tags))
 
 
-def build_watch(pool: str, config: DiscoverySource, registry: Registry | None) -> Watch:
+def build_watch(pool: str, config: DiscoverySource, registry: Registry | None, zone: str = "") -> Watch:
     """A source of a pool, not watched yet."""
     section = config.section
     state = SourceState(config.kind, section.about, config.kind)
     beliefs = Beliefs(section.on_empty == "keep", section.max_stale or 0.0)
-    source = (
-        SOURCES[config.kind](section) if config.registry is None else _registry(config.registry, registry)
-    )
-    return Watch(pool, source, state, beliefs, key=config)
+    if config.registry is not None:
+        source = _registry(config.registry, registry)
+    elif config.kubernetes is not None:
+        source = _kubernetes(config.kubernetes, zone)
+    else:
+        source = SOURCES[config.kind](section)
+    return Watch(pool, source, state, beliefs, key=config, zone=_zone_for(config, zone))
+
+
+def _zone_for(config: DiscoverySource, zone: str) -> str:
+    """Our own zone, where the source's answers depend on it."""
+    return zone if config.kubernetes is not None else ""
 
 
 def watches_for(
-    pool: str, config: PoolConfig, running: Sequence[Watch], registry: Registry | None = None
+    pool: str,
+    config: PoolConfig,
+    running: Sequence[Watch],
+    registry: Registry | None = None,
+    zone: str = "",
 ) -> list[Watch]:
     """The watches for a pool's sources: of those that are the same as before the running ones, and new ones,
-    not watched yet, for the others."""
+    not watched yet, for the others. `zone` is where this balancer runs."""
     left, found = list(running), []
     for each in config.discovery:
-        same = next((watch for watch in left if watch.key == each), None)
+        ours = each, _zone_for(each, zone)
+        same = next((watch for watch in left if (watch.key, watch.zone) == ours), None)
         if same is not None:
             left.remove(same)
-        found.append(same or build_watch(pool, each, registry))
+        found.append(same or build_watch(pool, each, registry, zone))
     return found
 
 

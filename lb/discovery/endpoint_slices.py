@@ -143,10 +143,10 @@ def _spec(endpoint: Mapping[str, Any], first: str, port: int, zone: str) -> Back
     at = f"[{address}]" if ":" in address else address
     target = endpoint.get("targetRef") or {}
     name = backend_id(str(target.get("name") or "")) if target.get("kind") == "Pod" else ""
-    return BackendSpec(name or backend_id(f"{at}:{port}"), address, port)
+    return BackendSpec(name or backend_id(f"{at}:{port}"), address, port, zone=_zone_of(endpoint, zone))
 
 
-def zone_of(endpoint: Mapping[str, Any], ours: str) -> str:
+def _zone_of(endpoint: Mapping[str, Any], ours: str) -> str:
     """The zone that an endpoint counts as one of: ours, where the cluster hints that it shall serve ours
     (topology-aware routing); another one that it shall serve; else where it is."""
     hints = [str(each["name"]) for each in (endpoint.get("hints") or {}).get("forZones") or ()]

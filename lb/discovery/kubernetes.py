@@ -65,7 +65,7 @@ class KubernetesSource:
     time that it failed; it raises ValueError where nobody knows. `zone` is where we are ourselves."""
 
     def __init__(
-        self, service: Service, access: Callable[[], Access], rng: Random | None = None, zone: str = ""
+        self, service: Service, access: Callable[[], Access], zone: str = "", rng: Random | None = None
     ) -> None:
         self.service = service
         self._find_access = access

@@ -37,9 +37,9 @@ class Beliefs:
 class Watch:
     """Asks one source for as long as it runs. `on_set` is called when there is another set.
 
-    `key` is what makes it the same source after a reload. Where a source fails it is asked again, after a
-    wait that grows and is drawn by chance (full jitter), so that not all balancers come at once to one that
-    has just recovered.
+    `key` and `zone` are what makes it the same source after a reload. Where a source fails it is asked
+    again, after a wait that grows and is drawn by chance (full jitter), so that not all balancers come at once
+    to one that has just recovered.
     """
 
     def __init__(
@@ -50,8 +50,10 @@ class Watch:
         beliefs: Beliefs,
         key: object = None,
         rng: random.Random | None = None,
+        zone: str = "",
     ) -> None:
         self.key = key
+        self.zone = zone
         self.state = state
         self.specs: tuple[BackendSpec, ...] = ()
         self.on_set: Callable[[], object] = lambda: None

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ import trustme
 import yaml
 
 from lb.core.backend import BackendSpec
+from lb.discovery import kubernetes
 from lb.discovery.base import SourceError
+from lb.discovery.endpoint_slices import EndpointSlices
 from lb.discovery.kubernetes import KubernetesSource, Service
 from lb.discovery.kubernetes_access import Access, from_kubeconfig, in_cluster
 from tests.discovery.apiserver import ApiServer, api_server, endpoint, event, slice_of
@@ -225,6 +227,82 @@ async def test_what_has_not_changed_is_the_very_same() -> None:
         assert after[0] is before[0]
 
 
+@pytest.mark.parametrize(
+    ("hints", "ours", "zone"),
+    [
+        (None, "", "a"),
+        (None, "b", "a"),
+        (["b"], "b", "b"),
+        (["c", "b"], "b", "b"),
+        (["c"], "a", "c"),
+        ([], "b", "a"),
+    ],
+)
+async def test_the_zone_of_an_endpoint(hints: list[str] | None, ours: str, zone: str) -> None:
+    each = endpoint("10.0.0.1", zone="a")
+    if hints is not None:
+        each["hints"] = {"forZones": [{"name": name} for name in hints]}
+    slices = EndpointSlices("http", ours)
+    slices.put(slice_of("one", each))
+    assert [spec.zone for spec in slices.backends()] == [zone]
+
+
+async def test_a_slice_may_lack_the_port_that_others_have() -> None:
+    """While a Deployment gets another port, the pods of before don't have it."""
+    slices = EndpointSlices("http")
+    slices.put(slice_of("old", endpoint("10.0.0.1"), ports=[{"name": "admin", "port": 9901}]))
+    with pytest.raises(SourceError, match=r"no port called http \(there is: admin\)"):
+        slices.backends()
+    slices.put(slice_of("new", endpoint("10.0.0.2")))
+    assert [spec.address for spec in slices.backends()] == ["10.0.0.2:8080"]
+
+
+async def test_what_no_watch_has_confirmed_is_listed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch from a version of the future brings nothing: one that brought nothing is not gone on from."""
+    async with api_server() as server, watched(server) as sets:
+        server.list(slice_of("a", endpoint("10.0.0.1")), version="1000")
+        server.stream().put_nowait(None)
+        server.list(slice_of("a", endpoint("10.0.0.2")), version="7")
+        assert await next_set(sets) == ["10.0.0.1:8080"]
+        assert await next_set(sets) == ["10.0.0.2:8080"]
+        assert "watch" not in server.asked[2]
+
+
+async def test_a_watch_that_was_cut_short_is_followed_by_a_short_one() -> None:
+    async with api_server() as server, watched(server) as sets:
+        server.list(slice_of("a", endpoint("10.0.0.1")), version="5")
+        stream, second = server.stream(), server.stream()
+        assert await next_set(sets) == ["10.0.0.1:8080"]
+        stream.put_nowait(event("MODIFIED", slice_of("a", endpoint("10.0.0.2"), version="6")))
+        stream.put_nowait(None)
+        assert await next_set(sets) == ["10.0.0.2:8080"]
+        second.put_nowait(event("MODIFIED", slice_of("a", endpoint("10.0.0.3"), version="8")))
+        assert await next_set(sets) == ["10.0.0.3:8080"]
+        assert 60 <= int(server.asked[2]["timeoutSeconds"]) <= 120
+        assert server.asked[2]["resourceVersion"] == "6"
+
+
+async def test_a_server_that_forgets_everything_is_not_asked_in_a_loop() -> None:
+    async with api_server() as server, watched(server) as sets:
+        for _ in range(40):
+            server.list(slice_of("a", endpoint("10.0.0.1")))
+            server.say({}, status=410)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.5):
+                async for _ in sets:
+                    pass
+        assert len(server.asked) <= 8
+
+
+async def test_a_server_that_accepts_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes, "ANSWER_WITHIN", 0.2)
+    async with api_server() as server, watched(server) as sets:
+        server.list(slice_of("a", endpoint("10.0.0.1")))
+        assert await next_set(sets) == ["10.0.0.1:8080"]
+        with pytest.raises(SourceError, match="no answer of the API server"):
+            await next_set(sets)  # nobody answers the watch
+
+
 # --- how to reach the server ---
 
 
@@ -320,10 +398,53 @@ def test_a_token_in_a_file_of_a_kubeconfig_is_read_anew(tmp_path: Path) -> None:
         assert access.headers() == [("Authorization", f"Bearer {token}")]
 
 
+def test_a_token_that_is_none_is_not_sent() -> None:
+    access = Access("http://127.0.0.1:1", "default", "a test", None, lambda: "a\r\nb: c")
+    with pytest.raises(ValueError, match="can't be in a token"):
+        access.headers()
+
+
+async def test_a_token_that_is_gone_is_told() -> None:
+    async with api_server() as server:
+        access = Access(server.url, "default", "a test", None, Path("/nonexistent/token").read_text)
+        async with aclosing(KubernetesSource(Service("m"), lambda: access).watch()) as sets:
+            with pytest.raises(SourceError, match=r"the token of a test can't be read: .*No such file"):
+                await next_set(sets)
+
+
+async def test_a_server_that_is_called_otherwise(tmp_path: Path, authority: trustme.CA) -> None:
+    """tls-server-name, and whom we want to be taken for."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("api.example").configure_cert(tls)
+    async with api_server(tls) as server:
+        path = tmp_path / "kubeconfig"
+        ca = b64encode(authority.cert_pem.bytes()).decode()
+        more = {"certificate-authority-data": ca, "tls-server-name": "api.example"}
+        path.write_text(kubeconfig(server.url, {"as": "somebody", "as-groups": ["a", "b"]}, **more))
+        access = from_kubeconfig(path)
+        assert access.headers() == [
+            ("Impersonate-User", "somebody"), ("Impersonate-Group", "a"), ("Impersonate-Group", "b"),
+        ]  # fmt: skip
+        async with aclosing(KubernetesSource(Service("m"), lambda: access).watch()) as sets:
+            server.list(slice_of("a", endpoint("10.0.0.1")))
+            assert await next_set(sets) == ["10.0.0.1:8080"]
+
+
+def test_authorities_of_real_clusters_are_taken(tmp_path: Path, authority: trustme.CA) -> None:
+    """Many of them lack what Python has insisted on since 3.13."""
+    service_account(tmp_path, authority)
+    access = in_cluster(tmp_path, {"KUBERNETES_SERVICE_HOST": "127.0.0.1"})
+    assert access.tls is not None
+    assert not access.tls.verify_flags & ssl.VERIFY_X509_STRICT
+    assert access.tls.verify_mode == ssl.CERT_REQUIRED
+    assert access.tls.check_hostname
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("[", "can't be read"),
+        (kubeconfig("https://x", {}, **{"proxy-url": "http://y"}), "is behind a proxy"),
         ("a: b", "has no context ''"),
         ("[]", "is not one"),
         (kubeconfig("http://x", {"exec": {"command": "aws"}}), "signs in by exec"),

@@ -68,7 +68,7 @@ async def test_a_rolling_update_under_load(
     sign_all(scene)
     for each in "abc":
         put(server, scene, each, READY)
-    await eventually(lambda: len(eligible(scene)) == 3, "the first backends")
+    await eventually(lambda: eligible(scene) == 3, "the first backends")
     there = ["a", "b", "c"]
     async with Traffic(scene.balancer.port) as traffic:
         for old, new in (("a", "d"), ("b", "e"), ("c", "f")):
