@@ -38,8 +38,8 @@ class Watch:
     """Asks one source for as long as it runs. `on_set` is called when there is another set.
 
     `key` and `zone` are what makes it the same source after a reload. Where a source fails it is asked
-    again, after a wait that grows and is drawn by chance (full jitter), so that not all balancers come at once
-    to one that has just recovered.
+    again, after a wait that grows and is drawn by chance (full jitter): not all balancers come at once to one
+    that has just recovered.
     """
 
     def __init__(
