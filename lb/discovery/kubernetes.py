@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -42,6 +43,12 @@ LONGEST_RETRY_AFTER = 60.0  # seconds that a server may send us away for
 PART = 0.02  # of the time at most goes into making sets, where changes come one upon another
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """When the kernel finds out that the server is gone without a word: a watch may say nothing for hours."""
+
+_SLICE = re.compile(
+    rb'\{"type":"(?:ADDED|MODIFIED)","object":\{(?:"kind":"EndpointSlice",)?(?:"apiVersion":"[^"]*",)?'
+    rb'"metadata":\{"name":"([^"\\]+)",'
+)
+"""An event as API servers write it, with the name of the slice. Another one is read at once."""
 
 _NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError)
 
@@ -193,22 +200,40 @@ class KubernetesSource:
                 await self._pause(began)
 
     async def _settled(self, lines: _Lines) -> AsyncIterator[None]:
-        """When something has changed: at once, and seldom enough not to spend all the time on it."""
+        """When something has changed: at once, and seldom enough not to spend all the time on it.
+
+        An event brings the whole of a slice: while they come faster than sets are made, only the last one of
+        each slice is read.
+        """
+        latest: dict[bytes, bytes] = {}
         dirty, due = False, 0.0
         while True:
-            wait = max(0.0, due - time.monotonic()) if dirty else None
-            line = await lines.next(wait)
+            line = await lines.next(max(0.0, due - time.monotonic()) if dirty else None)
             if line:
-                dirty = self._on_event(_object(line)) or dirty
+                known = _SLICE.match(line)
+                if known:
+                    latest.pop(known[1], None)  # the last one is to be the last: it has the version
+                    latest[known[1]] = line
+                    dirty = True
+                else:
+                    self._catch_up(latest)
+                    dirty = self._on_event(_object(line)) or dirty
             if dirty and (line is None or (time.monotonic() >= due and not lines.more)):
                 began = time.monotonic()
+                self._catch_up(latest)
                 yield
                 now = time.monotonic()
                 dirty, due = False, now + (now - began) / PART
             if line == b"":
                 if dirty:
+                    self._catch_up(latest)
                     yield
                 return
+
+    def _catch_up(self, latest: dict[bytes, bytes]) -> None:
+        for line in latest.values():
+            self._on_event(_object(line))
+        latest.clear()
 
     def _on_event(self, event: Mapping[str, Any]) -> bool:
         """Whether anything may be different now."""

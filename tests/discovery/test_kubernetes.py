@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
@@ -266,6 +267,28 @@ async def test_what_no_watch_has_confirmed_is_listed_anew(monkeypatch: pytest.Mo
         assert await next_set(sets) == ["10.0.0.1:8080"]
         assert await next_set(sets) == ["10.0.0.2:8080"]
         assert "watch" not in server.asked[2]
+
+
+async def test_of_many_changes_of_a_slice_the_last_one_counts() -> None:
+    """In the form in which API servers write: that is not read in full until it is needed."""
+    async with api_server() as server, watched(server) as sets:
+        server.list(slice_of("a", endpoint("10.0.0.1")))
+        stream, second = server.stream(), server.stream()
+        assert await next_set(sets) == ["10.0.0.1:8080"]
+        items = [
+            slice_of("ab"[each % 2], endpoint(f"10.0.1.{each}"), version=str(each)) for each in range(200)
+        ]
+        events = [{"type": "MODIFIED", "object": item} for item in items]
+        compact = [json.dumps(each, separators=(",", ":")).encode() + b"\n" for each in events]
+        stream.put_nowait(b"".join(compact))
+        stream.put_nowait(b'{"type":"DELETED","object":{"metadata":{"name":"a","resourceVersion":"200"}}}\n')
+        stream.put_nowait(None)
+        found: list[str] = []
+        while found != ["10.0.1.199:8080"]:
+            found = await next_set(sets)
+        second.put_nowait(compact[0])
+        assert await next_set(sets) == ["10.0.1.0:8080", "10.0.1.199:8080"]
+        assert server.asked[2]["resourceVersion"] == "200"
 
 
 async def test_a_watch_that_was_cut_short_is_followed_by_a_short_one() -> None:
