@@ -15,7 +15,7 @@ from lb.config.latency import LatencySpec
 from lb.config.policy import examine_policy, find_policy
 from lb.config.scenario import Deploy, KeysSpec, ScenarioSpec, ServerSpec, SimulatedPool
 from lb.config.written import Plain
-from lb.core.rules import PoolRules
+from lb.core.rules import PoolRules, StickyRules, ZoneRules
 from lb.simulate import latency
 from lb.simulate.latency import Latency
 from lb.simulate.scenario import (
@@ -100,15 +100,20 @@ def scenario(spec: ScenarioSpec, name: str) -> Scenario:
         spec.timeout or inf,
         spec.workers.count,
         spec.workers.shared,
-        _rules(pool),
+        spec.workers.zones,
+        _rules(pool, bool(spec.workers.zones)),
         None if probes is None else Probes(probes.interval, probes.timeout, probes.rise, probes.fall),
         None if spec.keys is None else _keys(spec.keys),
         spec.about,
     )
 
 
-def _rules(pool: SimulatedPool) -> PoolRules:
+def _rules(pool: SimulatedPool, zoned: bool) -> PoolRules:
     rules = rules_of(pool, None if pool.retries is None else retry_rules(pool.retries))
+    if pool.zones is not None and zoned:  # each worker fills in its own
+        rules = replace(rules, zones=ZoneRules("", pool.zones.traffic or 0.0, pool.zones.min_backends))
+    if pool.sticky:
+        rules = replace(rules, sticky=StickyRules("lb", secret=b"simulated"))
     limited = rules.requests or rules.requests_per_backend
     return rules if limited else replace(rules, queue=0)  # where there is no limit, nobody waits
 
@@ -142,6 +147,7 @@ def _servers(spec: ServerSpec) -> Iterator[Server]:
         _latency(spec.latency),
         spec.weight,
         spec.tier,
+        spec.zone or "",
         spec.slots or 0,
         spec.queue,
         ((spec.joins, spec.leaves or inf),),

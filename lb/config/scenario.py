@@ -11,10 +11,10 @@ from pydantic import Field
 from lb.config.fields import OrOff, OrShort, duration, flag, number, one_of, parsed, percentage, text, whole
 from lb.config.latency import AnyLatency, LatencySpec, Start, seconds_of
 from lb.config.loader import read_text, validated
-from lb.config.pools import BalancerSpec, policy_name
+from lb.config.pools import BalancerSpec, Zones, policy_name, zone_name
 from lb.config.resilience import OutlierDetection, PoolLimits, Retries, Timeout
 from lb.config.section import AT_KEY, Found, Section, items_of, peek
-from lb.config.written import quoted
+from lb.config.written import as_bool, quoted
 
 TimeoutOrOff = Annotated[float | None, duration(more_than=0), OrOff("a duration")]
 Times = Annotated[float, number(more_than=0, most=1_000_000)]
@@ -95,6 +95,9 @@ class ServerSpec(Section):
     latency: AnyLatency = Field(description="How long it works on a request.")
     weight: Annotated[int, whole(0, 65535)] = Field(default=1, description="Its share beside the others.")
     tier: Annotated[int, whole(0, 9)] = Field(default=0, description="As in the configuration.")
+    zone: Annotated[str | None, zone_name, OrOff("a zone")] = Field(
+        default=None, description="Where it runs. Those of a worker's own zone come first."
+    )
     slots: Annotated[int | None, whole(1, 1_000_000), OrOff("a whole number")] = Field(
         default=None, description="On so many requests it works at a time; on all of them if off."
     )
@@ -219,6 +222,9 @@ class WorkersSpec(Section):
     shared: Annotated[bool, flag()] = Field(
         default=False, description="Whether they tell each other what they have in flight."
     )
+    zones: tuple[Annotated[str, zone_name], ...] = Field(
+        default=(), description="Where they run, in turn. Those of no zone know none."
+    )
 
 
 class Probes(Section):
@@ -249,6 +255,14 @@ class SimulatedPool(Section):
     limits: PoolLimits = Field(
         default=PoolLimits.model_construct(),
         description="How much the pool takes at a time. None at all if left out.",
+    )
+    zones: Annotated[Zones | None, OrOff()] = Field(
+        default=Zones.model_construct(),
+        description="How a worker's own zone comes first, where it has one. With `off`, it doesn't.",
+    )
+    sticky: Annotated[bool, flag()] = Field(
+        default=False,
+        description="Whether a cookie brings each client back to its backend. Each key is a client.",
     )
 
 
@@ -303,6 +317,13 @@ class ScenarioSpec(Section):
         length, warm_up = seconds_of(data.get("duration")), seconds_of(data.get("warm_up", 0.0))
         if length is not None and warm_up is not None and warm_up >= length:
             yield ("warm_up",), "must be less than the duration, or nothing is counted"
+        zones = peek(data.get("workers"), "zones")
+        known = {str(peek(each, "zone")) for _, each in items_of(data.get("backends"))}
+        for number_, zone in items_of(zones):
+            if isinstance(zone, str) and zone not in known:
+                yield ("workers", "zones", number_), f"no backend is in the zone {quoted(zone)}"
+        if as_bool(peek(data.get("pool"), "sticky")) and "keys" not in data:
+            yield ("pool", "sticky"), "means nothing without keys: no client comes twice"
         seen: dict[str, int] = {}
         for number_, each in items_of(data.get("backends")):
             name = peek(each, "id") or "backend"

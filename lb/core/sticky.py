@@ -54,7 +54,7 @@ class Sticky:
         def read(request: Request, client: str) -> bytes:
             value = self._take(request)
             key = b"" if key_of is None else key_of(request, client)
-            stuck = self._owner(value) if value else None
+            stuck = self.owner(value) if value else None
             if stuck is None:
                 return key
             if not isinstance(key, Key):
@@ -64,7 +64,8 @@ class Sticky:
 
         return read
 
-    def _owner(self, value: bytes) -> Backend | None:
+    def owner(self, value: bytes) -> Backend | None:
+        """Whose token this is; None where it is nobody's."""
         for token, backend in self._owners.get(value[:FOUND_BY], ()):
             if hmac.compare_digest(token, value):
                 return backend

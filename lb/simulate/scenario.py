@@ -75,6 +75,7 @@ class Server:
     latency: Latency
     weight: int = 1
     tier: int = 0
+    zone: str = ""
     slots: int = 0
     queue: int | None = None
     presence: tuple[tuple[float, float], ...] = ((0.0, inf),)
@@ -150,7 +151,8 @@ class Scenario:
     """All of a run but the policy and the seed. What begins before `warm_up` isn't counted.
 
     `timeout` is how long an attempt may take. With several `workers`, each has a pool of its own, and knows
-    of the others' requests only where they are `shared`.
+    of the others' requests only where they are `shared`. `zones` are those that the workers run in, in turn;
+    the pool of a worker without a zone goes by none.
     """
 
     name: str
@@ -161,6 +163,7 @@ class Scenario:
     timeout: float = inf
     workers: int = 1
     shared: bool = False
+    zones: tuple[str, ...] = ()
     rules: PoolRules = field(default_factory=PoolRules)
     probes: Probes | None = None
     keys: Keys | None = None

@@ -8,8 +8,9 @@ world.latencies      # of the requests that went well, in seconds
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
+from inspect import signature
 from math import inf
 from random import Random
 from typing import Any, Protocol
@@ -20,8 +21,10 @@ from lb.core.failure import AT_LIMIT, NEVER, QUEUE_TIMEOUT, RESPONSE_TIMEOUT, Fa
 from lb.core.load_table import CELL, LoadTable
 from lb.core.message import Request
 from lb.core.pool import Pool
+from lb.core.rules import PoolRules
 from lb.simulate.arrivals import gaps
 from lb.simulate.clock import Event, VirtualClock
+from lb.simulate.cookies import Jar
 from lb.simulate.keys import Owners, drawing, keyed_request
 from lb.simulate.latencies import Latencies
 from lb.simulate.machine import Machine
@@ -71,6 +74,7 @@ class World:
         self.latencies = Latencies()
         self.failures: dict[str, int] = {}  # by name, or by status where the backend has answered
         self.owners: Owners | None = None  # who has which key, where requests have any
+        self.jar: Jar | None = None  # the cookies of the clients, where the pool sets any
         horizon = scenario.duration
         self.machines = [Machine(server, f"{seed}/machine", horizon) for server in scenario.servers]
         self._by_id = {machine.id: machine for machine in self.machines}
@@ -99,12 +103,13 @@ class World:
     def _pool(self, number: int, seed: int) -> Pool:
         scenario, contestant = self.scenario, self.contestant
         rng = Random(f"{seed}/policy/{number}")
+        options = placed(contestant, number, scenario.workers)
         try:
-            policy = contestant.policy(self.clock, rng, **contestant.options)
+            policy = contestant.policy(self.clock, rng, **options)
         except Exception as error:
             raise CannotRun(f"{contestant.label} can't be made: {type(error).__name__}: {error}") from error
         rng = Random(f"{seed}/pool/{number}")
-        pool = Pool(scenario.name, policy, self.clock, rules=scenario.rules, rng=rng)
+        pool = Pool(scenario.name, policy, self.clock, rules=_rules_in_zone(scenario, number), rng=rng)
         table = self._table(number) if scenario.shared else None
 
         def added(backend: Backend) -> None:
@@ -125,7 +130,12 @@ class World:
     def _people(self, seed: int) -> None:
         arrivals, rng = self.scenario.arrivals, Random(f"{seed}/arrivals")
         if self.scenario.keys is not None:
-            self._request = self._drawn_requests(drawing(self.scenario.keys, Random(f"{seed}/keys")))
+            draw = drawing(self.scenario.keys, Random(f"{seed}/keys"))
+            if self.scenario.rules.sticky is not None:
+                self.jar = Jar(self._reads_keys)
+                self._request = self.jar.requests(draw)
+            else:
+                self._request = self._drawn_requests(draw)
             self.owners = Owners()
         if isinstance(arrivals, Clients):
             think = arrivals.think.draw_from(rng)
@@ -150,7 +160,7 @@ class World:
     def _drawn_requests(self, draw: Callable[[], bytes]) -> Callable[[], Request]:
         """Requests of keys that are drawn. A policy that asks for no key finds none in them."""
         known: dict[bytes, Request] = {}
-        reads_keys = self.pools[0].key_of is not None
+        reads_keys = self._reads_keys
 
         def request() -> Request:
             key = draw()
@@ -164,6 +174,10 @@ class World:
             return found
 
         return request
+
+    @property
+    def _reads_keys(self) -> bool:
+        return self.pools[0].policy.key_of is not None
 
     def _membership(self) -> None:
         edges = {edge for machine in self.machines for span in machine.server.presence for edge in span}
@@ -185,7 +199,7 @@ class World:
                 self._places += 1
         self._present = {server.id for _, server in present}
         specs = [
-            BackendSpec(server.id, "simulated", number, server.weight, server.tier)
+            BackendSpec(server.id, "simulated", number, server.weight, server.tier, zone=server.zone)
             for number, server in present
         ]
         for pool in self.pools:
@@ -256,6 +270,8 @@ class World:
         if self._budgeted and pool.budget is not None:
             pool.budget.on_request(now)
         request = None if self._request is None else self._request()
+        if self.jar is not None and request is not None:
+            self.jar.show(request, pool)
         found = pool.pick(request)
         if isinstance(found, Backend):
             self._attempt(pool, found, now, now, request, ())
@@ -285,6 +301,8 @@ class World:
     def _end(self, event: Event) -> None:
         now, _, _, pool, backend, asked, started, failure, status, request, tried = event
         pool.end(backend, started, failure, status, 0.0, 0, ANSWER if status else 0, now)
+        if self.jar is not None and status:
+            self.jar.keep(request, pool, backend, bool(tried))
         if status == OK:
             if asked >= self._warm_up:
                 self.latencies.append(now - asked)
@@ -361,6 +379,23 @@ class _Waiter:
         self.pool.leave(self)
         self.pool.reject(QUEUE_TIMEOUT)
         self.world._failed(QUEUE_TIMEOUT.name, self.asked, self.world.clock.now)
+
+
+def placed(contestant: Contestant, number: int, workers: int) -> Mapping[str, Any]:
+    """Its options for this worker. A policy that takes a part of the fleet, as `aperture` does, is told which
+    balancer it is in, and of how many, where nobody has said."""
+    options, known = contestant.options, signature(contestant.policy.__init__).parameters
+    if "peer" in known and "peers" in known and not {"peer", "peers"} & set(options):
+        return {**options, "peer": number, "peers": workers}
+    return options
+
+
+def _rules_in_zone(scenario: Scenario, number: int) -> PoolRules:
+    rules, zones = scenario.rules, scenario.zones
+    if rules.zones is None:
+        return rules
+    zone = zones[number % len(zones)] if zones else ""
+    return replace(rules, zones=replace(rules.zones, zone=zone) if zone else None)
 
 
 def _forget(seconds: float) -> None:

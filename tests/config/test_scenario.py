@@ -82,6 +82,15 @@ def test_all_at_once_with_their_places() -> None:
             "s.yaml:3:34: backends[0].latency.histogram: needs a count that isn't 0",
         ),
         (
+            "duration: 1s\nclients: 3\nbackends: [{latency: 1ms}]\npool: {sticky: on}\n",
+            "s.yaml:4:16: pool.sticky: means nothing without keys: no client comes twice",
+        ),
+        (
+            "duration: 1s\nclients: 3\nworkers: {count: 2, zones: [a, b]}\n"
+            "backends: [{latency: 1ms, zone: a}]\n",
+            "s.yaml:3:32: workers.zones[1]: no backend is in the zone 'b'",
+        ),
+        (
             "duration: 1s\narrivals: {rate: 0}\nbackends: [{latency: 1ms}]\n",
             "s.yaml:2:18: arrivals.rate: must be a number above 0, up to 1e+07, not 0",
         ),
