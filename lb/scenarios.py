@@ -67,7 +67,10 @@ def _contestant(written: str, directory: Path) -> Contestant:
         if not equals or not key:
             raise WrongPolicy(f"{written}: an option is written as key=value, not {pair!r}")
         options[key.strip()] = Plain(value.strip())
-    problems = [words for _, words in examine_policy(name, options, directory)]
+    problems = [
+        words if words.startswith(name) or path[0] != "options" else f"{name}: {path[1]}: {words}"
+        for path, words in examine_policy(name, options, directory)
+    ]
     if problems:
         raise WrongPolicy("; ".join(problems))
     return Contestant(_label(name, options), find_policy(name, directory), options)

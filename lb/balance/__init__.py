@@ -27,7 +27,17 @@ def policy_class(name: str) -> type[Balancer]:
     if ":" not in name:
         return _registered[name]
     module_name, _, class_name = name.partition(":")
-    found = getattr(import_module(module_name), class_name)
+    module = import_module(module_name)
+    found = getattr(module, class_name, None)
+    if found is None:
+        there = [name for name, each in vars(module).items() if _is_own(each, module.__name__)]
+        what = f" (it has: {', '.join(there)})" if there else ""
+        raise AttributeError(f"it has no class {class_name}{what}")
     if not (isinstance(found, type) and issubclass(found, Balancer)):
         raise TypeError(f"{name} is not a subclass of lb.balance.Balancer")
     return found
+
+
+def _is_own(found: object, module: str) -> bool:
+    """Whether it is a policy of this very module, and none that it has imported."""
+    return isinstance(found, type) and issubclass(found, Balancer) and found.__module__ == module

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import ClassVar
 
-from lb.balance.base import Balancer, at_least
+from lb.balance.base import Balancer, at_least, with_this_one
 from lb.balance.load import Shares, less_busy, two_of
 from lb.balance.ring import peer_of, window
 from lb.core.backend import Backend
@@ -19,6 +19,7 @@ class Aperture(Balancer, name="aperture"):
     """
 
     checks: ClassVar = {"peers": at_least(1), "peer": at_least(0), "size": at_least(1)}
+    score_of = staticmethod(with_this_one)
     reason = "not the busier of two drawn of this balancer's part"
 
     def __init__(self, clock: Clock, rng: Random, peer: int = 0, peers: int = 1, size: int = 12) -> None:

@@ -11,6 +11,9 @@ from lb.core.backend import Backend
 from lb.core.clock import Clock
 from lb.core.failure import Failure
 from lb.core.message import Request
+from lb.core.seen import Score, with_this_one
+
+__all__ = ["Balancer", "above", "at_least", "with_this_one"]
 
 _registered: dict[str, type[Balancer]] = {}
 _Hook = TypeVar("_Hook", bound=Callable[..., None])
@@ -50,7 +53,8 @@ class Balancer:
 
     `reason` says in a few words why the last pick was made. `looked` are the backends that it compared,
     where that isn't all of them, and `scores` their scores in the same order, where it goes by anything but
-    requests in flight. All are for `lb explain`.
+    requests in flight. One that goes by these and weights alone names the formula instead, as `score_of`: it
+    costs nothing per pick. All are for `lb explain`.
 
     One that doesn't go by `backend.weight` says `weighted = False`: then the pool sees to it that backends
     which are to get less than others, being new or of a higher tier, do so.
@@ -66,6 +70,7 @@ class Balancer:
     reason: str = "the policy's choice"
     looked: Sequence[Backend] = ()
     scores: Sequence[float] = ()
+    score_of: Score | None = None
     key_of: KeyReader | None = None
     checks: ClassVar[Mapping[str, Callable[[Any], object]]] = {}
 

@@ -7,6 +7,7 @@ from random import Random
 
 from lb.balance.load import Ranking, Shares, two_of
 from lb.core.backend import Backend
+from lb.core.seen import per_weight, with_this_one
 
 DRAWS = 8
 """Draws for each one that is wanted: of very uneven weights, the light ones may not come up."""
@@ -19,6 +20,7 @@ class Least:
     """
 
     reason = "the least busy for its weight"
+    score_of = staticmethod(per_weight)
 
     def __init__(self) -> None:
         self.turns: dict[Backend, float] = {}
@@ -52,6 +54,7 @@ class Drawn:
     """
 
     reason = "the least busy of those drawn"
+    score_of = staticmethod(with_this_one)
 
     def __init__(self, choices: int, cost: Callable[[Backend], float], rng: Random) -> None:
         self.choices = choices

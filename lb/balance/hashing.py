@@ -158,13 +158,19 @@ class Keyed(Balancer):
         hash_ = hash_of(key)
         backend = self.owner(hash_)
         if (whole or backend in backends) and not (self.bound and self._is_full(backend)):
-            self.reason = self.place
-        else:
-            backend = self._instead(hash_, backends if whole else frozenset(backends))
-        self.looked = (backend,)
+            self.reason, self.looked = self.place, (backend,)
+            return backend
+        return self._instead(hash_, backend, backends if whole else frozenset(backends))
+
+    def _instead(
+        self, hash_: int, owner: Backend, backends: Sequence[Backend] | frozenset[Backend]
+    ) -> Backend:
+        """Another one, where the owner can't take it. Both are shown."""
+        backend = self._next(hash_, backends)
+        self.looked = (backend, owner)
         return backend
 
-    def _instead(self, hash_: int, backends: Sequence[Backend] | frozenset[Backend]) -> Backend:
+    def _next(self, hash_: int, backends: Sequence[Backend] | frozenset[Backend]) -> Backend:
         whole = backends is self.fleet
         self.reason = f"{self.place} is another's, which can't take it: the next in the key's own order"
         for _ in range(OTHERS):

@@ -21,7 +21,7 @@ class LeastRequest(Balancer, name="least_request"):
     def __init__(self, clock: Clock, rng: Random, choices: int = 0) -> None:
         super().__init__(clock, rng)
         self.chooser = Drawn(choices, busy, rng) if choices else Least()
-        self.reason = self.chooser.reason
+        self.reason, self.score_of = self.chooser.reason, self.chooser.score_of
         if choices:
             self.on_start, self.on_end = super().on_start, super().on_end  # type: ignore[method-assign]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from random import Random
 
-from lb.balance.base import Balancer
+from lb.balance.base import Balancer, with_this_one
 from lb.balance.load import Shares, any_two, two_of
 from lb.core.backend import Backend
 from lb.core.clock import Clock
@@ -13,10 +13,10 @@ from lb.core.message import Request
 class PowerOfTwo(Balancer, name="p2c"):
     """Of two drawn at random, the less busy: O(1), and the busiest of all is never picked.
 
-    Drawing by weight is O(log n); of two different weights, the chance is as weight over requests in flight
-    (and this one): idle ones get just their shares. With `replacement` both may be the same, as in Envoy.
+    Of different weights, the chance is as weight / (in_flight + 1). `replacement`: both may be the same one.
     """
 
+    score_of = staticmethod(with_this_one)
     reason = "not the busier of two drawn at random"
     shares = Shares(())
 

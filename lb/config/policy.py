@@ -76,6 +76,8 @@ def find_policy(name: str, directory: Path | None) -> type[Balancer]:
         with _importing_from(directory):
             return policy_class(name)
     except KeyError as error:
+        if name.endswith(".py"):
+            raise ValueError(f"{quoted(name)} needs the class, too, as in {name}:MyPolicy") from None
         if ":" not in name:
             known = policies()
             near = did_you_mean(name, known) or f" (there are: {', '.join(known)}, or module:Class)"

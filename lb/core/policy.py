@@ -9,6 +9,7 @@ from lb.core.affinity import KeyReader
 from lb.core.backend import Backend
 from lb.core.failure import Failure
 from lb.core.message import Request
+from lb.core.seen import Score
 
 Hook = Callable[..., None]
 
@@ -34,6 +35,12 @@ def name_of(policy: Policy) -> str:
     """The name that it is registered by, or else `module:Class`."""
     kind = type(policy)
     return kind.__dict__.get("name") or f"{kind.__module__}:{kind.__qualname__}"
+
+
+def score_of(policy: Policy) -> Score | None:
+    """What it compares, where that can be worked out from requests in flight and weight."""
+    found: Score | None = getattr(policy, "score_of", None)
+    return found
 
 
 def hook_of(policy: Policy, name: str) -> Hook | None:

@@ -29,20 +29,18 @@ from lb.core.clock import Clock
 from lb.core.failure import AT_LIMIT, NO_BACKENDS, NO_ELIGIBLE, Failure
 from lb.core.message import Request
 from lb.core.outlier import Outliers
-from lb.core.policy import Policy, hook_of, name_of
+from lb.core.policy import Policy, hook_of, name_of, score_of
 from lb.core.queue import Waiter, Waiting
 from lb.core.rules import PoolRules
 from lb.core.seen import PoolView, Seen, view_of
 from lb.core.shadow import Shadowed
-from lb.core.share import SlowStart, serving, shares
+from lb.core.share import Sharing, SlowStart
 from lb.core.sticky import Sticky, stuck_to
-from lb.core.zones import near_first
 
 log = logging.getLogger("lb.pool")
 
 _in_flight, _share = attrgetter("in_flight"), attrgetter("share")
 _shared = attrgetter("shared")
-_tier, _zone = attrgetter("tier"), attrgetter("zone")
 
 ALL_OFF = PoolRules()
 
@@ -50,10 +48,6 @@ NO_FAILURE = "none"
 """What the end of a tunnel is counted by where nothing failed."""
 
 NO_SCORES: Sequence[float] = ()
-
-FINE = 1000
-"""Where backends get only shares of their weights, all weights of the pool are so many times as large: they
-are whole numbers, and a tenth of 1 is none. They stay so, since policies keep debts in units of weight."""
 
 DRAWS = 3
 """How often a policy that knows no weights may insist on backends that are to get less."""
@@ -97,10 +91,8 @@ class Pool:
         self.on_changed: Callable[[], object] = lambda: None
         self._rng = rng or Random()
         self._running = False  # whether there were ever any backends
-        self._tiered = False
-        self._zoned = False
-        self._scale = 1
         self._slow_start = SlowStart(0.0, clock, self.refresh)
+        self._sharing = Sharing(self._slow_start)
         self._outliers: Outliers | None = None
         self._careful = False  # whether a pick has to look at limits or shares
         self._unfair = False  # whether there are shares that the policy knows nothing of
@@ -185,7 +177,8 @@ class Pool:
     def _adopt(self, policy: Policy) -> None:
         self.policy = policy
         self._shadowed = policy if isinstance(policy, Shadowed) else None
-        self.policy_name = name_of(policy if self._shadowed is None else self._shadowed.live)
+        live = policy if self._shadowed is None else self._shadowed.live
+        self.policy_name, self._score = name_of(live), score_of(live)
         self.shadow_name = "" if self._shadowed is None else name_of(self._shadowed.shadow)
         self._complained = False
         self._read_keys()
@@ -234,8 +227,7 @@ class Pool:
         if not changed:  # a source that says the same again costs nothing more
             return
         self._running = self._running or bool(specs)
-        self._tiered = any(map(_tier, specs))
-        self._zoned = any(map(_zone, specs))
+        self._sharing.learn(specs)
         for gone in old.values():
             gone.candidate_of = None
             self._slow_start.end(gone)
@@ -266,7 +258,7 @@ class Pool:
                 if backend.ejection is None:
                     backend.failed_in_row = 0
             self.refresh()
-        elif first and (self._tiered or self._zoned or self.rules.panic_threshold):
+        elif first and self._sharing.matters(self.rules):
             self.refresh()
         elif first:
             self.on_changed()
@@ -290,12 +282,12 @@ class Pool:
         """Rebuilds what a pick reads, after any change of health, state, weight, membership or rules."""
         if self._outliers is not None:
             self._outliers.settle()
-        rules, policy, scale = self.rules, self.policy, self._scale
+        rules, policy, sharing = self.rules, self.policy, self._sharing
         chosen, excluded = list[Backend](), list[tuple[str, str]]()
         for backend in self.backends.values():
             backend.standby = ""
             backend.share = 1.0
-            backend.weight = backend.configured_weight * scale
+            backend.weight = backend.configured_weight * sharing.scale
             why = backend.excluded
             if why:
                 backend.candidate_of = None
@@ -304,8 +296,8 @@ class Pool:
                 backend.candidate_of = self
                 chosen.append(backend)
         panic = ""
-        if self._tiered or self._zoned or rules.panic_threshold or self._slow_start.any:
-            chosen, panic = self._chosen_carefully(chosen)
+        if sharing.matters(rules) or self._slow_start.any:
+            chosen, panic = sharing.chosen(list(self.backends.values()), chosen, rules, policy.weighted, self)
             excluded = [
                 (each.id, each.excluded) for each in self.backends.values() if each.candidate_of is None
             ]
@@ -323,44 +315,11 @@ class Pool:
         if self._waiters:
             self.waiting.wake(None)
 
-    def _chosen_carefully(self, well: list[Backend]) -> tuple[list[Backend], str]:
-        """Who of those that are well serves, by tiers and zones, and with which share of its weight; or all
-        that are active, and why."""
-        rules, backends = self.rules, list(self.backends.values())
-        loads, panic = dict[int, float](), ""
-        chosen = well
-        if self._tiered or rules.panic_threshold:
-            chosen, loads, panic = serving(backends, well, rules.panic_threshold)
-        groups = [backend.spec.tier if loads else 0 for backend in chosen]
-        if self._zoned and rules.zones is not None and not panic:
-            active = [backend for backend in backends if backend.active]
-            chosen, groups, loads = near_first(active, chosen, loads, rules.zones)
-        for backend in backends:
-            backend.candidate_of = None
-        for backend in chosen:
-            backend.candidate_of = self
-        if (loads or self._slow_start.any) and not panic:
-            self._set_shares(chosen, groups, loads)
-        return chosen, panic
-
-    def _set_shares(self, chosen: Sequence[Backend], groups: Sequence[int], loads: dict[int, float]) -> None:
-        """Newcomers, tiers, zones: less of the weight, or a share to draw where the policy knows none."""
-        parts = [self._slow_start.part(backend) for backend in chosen]
-        weighted = self.policy.weighted
-        found = shares(chosen, parts, groups, loads, weighted)
-        if min(found, default=1.0) < 1.0:
-            self._scale = FINE
-        for backend in self.backends.values():
-            backend.weight = backend.configured_weight * self._scale
-        for backend, share in zip(chosen, found, strict=True):
-            backend.share = share
-            if share < 1.0 and weighted:
-                backend.weight = max(1, round(backend.weight * share))
-
     def _view(
         self, candidates: tuple[Backend, ...], excluded: Sequence[tuple[str, str]], panic: str = ""
     ) -> PoolView:
-        return view_of(self.policy_name, candidates, excluded, panic, self.shadow_name)
+        scale = self._sharing.scale
+        return view_of(self.policy_name, candidates, excluded, panic, self.shadow_name, self._score, scale)
 
     # --- the way of an attempt ---
 
@@ -394,11 +353,15 @@ class Pool:
             self._settled("the only candidate")
             return backends[0]
         try:
-            backend = self.policy.pick(request, backends)
-            if backend.candidate_of is self and (backends is self.eligible or backend in backends):
+            picked: object = self.policy.pick(request, backends)
+            if (
+                isinstance(picked, Backend)
+                and picked.candidate_of is self
+                and (backends is self.eligible or picked in backends)
+            ):
                 self._asked = True
-                return backend
-            raise LookupError(f"it picked {backend!r}, which is not eligible")
+                return picked
+            raise LookupError(f"it picked {picked!r}, which is not eligible")
         except Exception as error:  # noqa: BLE001 - a user's policy may raise anything; requests go on
             return self._fallback(error, backends)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 
-from lb.core.backend import Backend
+from lb.core.backend import Backend, BackendSpec
 from lb.core.clock import Clock, Timer
+from lb.core.rules import PoolRules
+from lb.core.zones import near_first
 
 FIRST = 0.1
 """With what part of its weight a backend begins."""
@@ -14,6 +17,13 @@ FIRST = 0.1
 SPARE = 1.4
 """A tier takes all of the traffic while this many times its healthy part is at least all of it: with 72 %
 of its backends well, as Envoy has it (its overprovisioning factor)."""
+
+
+FINE = 1000
+"""Where backends get only shares of their weights, all weights of the pool are so many times as large: they
+are whole numbers, and a tenth of 1 is none. They stay so, since policies keep debts in units of weight."""
+
+_tier, _zone = attrgetter("tier"), attrgetter("zone")
 
 
 class SlowStart:
@@ -73,6 +83,63 @@ class SlowStart:
         if self._since:
             self._step_later()
         self._on_step()
+
+
+class Sharing:
+    """Who of a pool serves, by tiers, zones and panic, and with which share of its weight.
+
+    Newcomers get a share as well: see `SlowStart`. `scale` is by how much all weights are multiplied.
+    """
+
+    def __init__(self, slow_start: SlowStart) -> None:
+        self.scale = 1
+        self._slow_start = slow_start
+        self._tiered = False
+        self._zoned = False
+
+    def learn(self, specs: Iterable[BackendSpec]) -> None:
+        """These are the backends of the pool from now on."""
+        specs = list(specs)
+        self._tiered, self._zoned = any(map(_tier, specs)), any(map(_zone, specs))
+
+    def matters(self, rules: PoolRules) -> bool:
+        """Whether not simply all that are well serve, so that `chosen` has to be asked."""
+        return self._tiered or self._zoned or rules.panic_threshold > 0.0
+
+    def chosen(
+        self, backends: Sequence[Backend], well: list[Backend], rules: PoolRules, weighted: bool, pool: object
+    ) -> tuple[list[Backend], str]:
+        """Who of those that are well serves, each a candidate of the pool with its share; or all that are
+        active, and why. `weighted` says whether the policy goes by weights."""
+        loads, panic = dict[int, float](), ""
+        chosen = well
+        if self._tiered or rules.panic_threshold:
+            chosen, loads, panic = serving(backends, well, rules.panic_threshold)
+        groups = [backend.spec.tier if loads else 0 for backend in chosen]
+        if self._zoned and rules.zones is not None and not panic:
+            active = [backend for backend in backends if backend.active]
+            chosen, groups, loads = near_first(active, chosen, loads, rules.zones)
+        for backend in backends:
+            backend.candidate_of = None
+        for backend in chosen:
+            backend.candidate_of = pool
+        if (loads or self._slow_start.any) and not panic:
+            parts = [self._slow_start.part(backend) for backend in chosen]
+            self._give(backends, chosen, shares(chosen, parts, groups, loads, weighted), weighted)
+        return chosen, panic
+
+    def _give(
+        self, backends: Sequence[Backend], chosen: Sequence[Backend], found: Sequence[float], weighted: bool
+    ) -> None:
+        """Less of the weight, or a share to draw where the policy knows no weights."""
+        if min(found, default=1.0) < 1.0:
+            self.scale = FINE
+        for backend in backends:
+            backend.weight = backend.configured_weight * self.scale
+        for backend, share in zip(chosen, found, strict=True):
+            backend.share = share
+            if share < 1.0 and weighted:
+                backend.weight = max(1, round(backend.weight * share))
 
 
 def serving(

@@ -81,7 +81,7 @@ def _pick(seen: Seen, picked: Backend) -> dict[str, Any]:
     shown: list[tuple[Backend, int | None, int]] = list(zip(candidates, loads, weights, strict=True))
     if picked not in candidates:  # a large pool shows only what the policy drew, and that may be nothing
         shown.append((picked, None, picked.configured_weight))
-    score = dict(zip(drawn, scores, strict=False))
+    score = dict(zip(drawn, scores, strict=False)) or _worked_out(view, shown)
     return {
         "reason": reason,
         "candidates": [
@@ -102,6 +102,18 @@ def _pick(seen: Seen, picked: Backend) -> dict[str, Any]:
         if view.shadow
         else None,
         **_left_out(view),
+    }
+
+
+def _worked_out(view: PoolView, shown: Sequence[tuple[Backend, int | None, int]]) -> dict[Backend, float]:
+    """The scores of a policy that goes by requests in flight and weights, where there are some to compare."""
+    if view.score is None or view.candidates_total < 2:
+        return {}
+    weights = view.effective or [weight for _, _, weight in shown]
+    return {
+        backend: view.score(load, weight)
+        for (backend, load, _), weight in zip(shown, weights, strict=False)
+        if load is not None and weight
     }
 
 
@@ -231,6 +243,8 @@ def _table(candidates: Sequence[dict[str, Any]]) -> Iterator[str]:
     shown = [column for column in OPTIONAL if any(each.get(column) for each in candidates)]
     if any(each.get("score") is not None for each in candidates) and "score" not in shown:
         shown.insert(0, "score")
+    if "score" in shown and _says_the_same(candidates):
+        shown.remove("score")
     rows = [("   ", "backend", "in flight", "weight", *shown, "")]
     for each in candidates:
         load = "?" if each["in_flight"] is None else str(each["in_flight"])
@@ -238,6 +252,12 @@ def _table(candidates: Sequence[dict[str, Any]]) -> Iterator[str]:
         more = ["" if each.get(column) is None else _cell(each[column]) for column in shown]
         rows.append((" ->" if each["picked"] else "", each["id"], load, str(each["weight"]), *more, note))
     return _columns(rows, right=range(2, 4 + len([each for each in shown if each != "zone"])))
+
+
+def _says_the_same(candidates: Sequence[dict[str, Any]]) -> bool:
+    """Whether scores are but the requests in flight, with this one or without."""
+    known = [each for each in candidates if None not in (each.get("score"), each["in_flight"])]
+    return {each["score"] - each["in_flight"] for each in known} in ({0}, {1})
 
 
 def _cell(value: float | str) -> str:
