@@ -3,11 +3,15 @@
 import json
 from random import Random
 
+import pytest
+
 from lb.balance import policy_class
 from lb.core.backend import BackendSpec
 from lb.core.failure import CONNECT_FAILED, NO_ELIGIBLE, RATE_LIMITED, RESET, RESPONSE_TIMEOUT
+from lb.core.pool import Pool
 from lb.core.rules import PoolRules
 from lb.observe.render import as_dict, explain
+from lb.simulate.clock import VirtualClock
 from tests.observe.made import EPOCH, made_attempt, made_exchange, made_pool
 
 SEED_THAT_DRAWS_ONE_AND_TWO = 1
@@ -170,6 +174,48 @@ def test_scores_tiers_zones_and_the_shadow_are_there_where_they_tell_something()
     text = explain(through_json(made_exchange(1, [made_attempt(pool)])))
     assert "     backend  in flight  weight  score  tier  zone\n" in text
     assert "The shadow policy round_robin would have taken " in text
+
+
+def scores_of(policy, options, loads, weights):
+    pool = made_pool(1)
+    pool.replace_policy(policy_class(policy)(pool.clock, Random(1), **options))
+    pool.update(BackendSpec(f"b{number}", "h", 1, weight=weight) for number, weight in enumerate(weights))
+    for backend, load in zip(pool.backends.values(), loads, strict=True):
+        backend.own = load
+    exchange = made_exchange(1, [made_attempt(pool)])
+    [shown] = through_json(exchange)["attempts"]
+    return [each["score"] for each in shown["pick"]["candidates"]], explain(through_json(exchange))
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "scores"),
+    [
+        ("p2c", {}, [2.5, 1.0, 0.25]),
+        ("aperture", {}, [2.5, 1.0, 0.25]),
+        ("least_request", {"choices": 2}, [2.5, 1.0, 0.25]),
+        ("least_request", {}, [2.0, 0.0, 0.0]),
+        ("random", {}, [None, None, None]),
+    ],
+)
+def test_policies_that_go_by_load_have_scores_by_weight(policy, options, scores):
+    found, text = scores_of(policy, options, loads=(4, 0, 0), weights=(2, 1, 4))
+    assert found == scores
+    assert ("in flight  weight  score\n" in text) is (scores[0] is not None)
+
+
+def test_scores_that_say_what_is_in_flight_need_no_column():
+    found, text = scores_of("p2c", {}, loads=(4, 0, 7), weights=(1, 1, 1))
+    assert found == [5.0, 1.0, 8.0]
+    assert "score" not in text
+
+
+def test_a_newcomer_has_the_score_of_the_weight_that_it_has_so_far():
+    clock = VirtualClock()
+    pool = Pool("slow", policy_class("p2c")(clock, Random(1)), clock, rules=PoolRules(slow_start=60.0))
+    pool.update([BackendSpec("old", "h", 1)])
+    pool.update([BackendSpec("old", "h", 1), BackendSpec("new", "h", 2)])
+    [shown] = through_json(made_exchange(1, [made_attempt(pool)]))["attempts"]
+    assert {each["id"]: each["score"] for each in shown["pick"]["candidates"]} == {"old": 1.0, "new": 10.0}
 
 
 def test_a_tunnel_in_words():
