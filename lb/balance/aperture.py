@@ -36,4 +36,4 @@ class Aperture(Balancer, name="aperture"):
             part = {each: part[each] for each in backends if each in part} or {e: e.weight for e in backends}
             shares = Shares(list(part), list(part.values()))
         self.looked = a, b = two_of(shares, self.rng) if len(part) > 1 else (*part, *part)
-        return less_busy(a, b, part[a], part[b], self.rng)
+        return less_busy(a, b, part, self.rng)

@@ -1,7 +1,7 @@
 """What policies share: drawing backends by weight, drawing two, and keeping the best one at hand."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import cycle, permutations
 from operator import attrgetter
@@ -86,8 +86,8 @@ def any_two(shares: Shares, rng: Random) -> tuple[Backend, Backend]:
     return shares.draw(rng), shares.draw(rng)
 
 
-def less_busy(a: Backend, b: Backend, weight_a: int, weight_b: int, rng: Random) -> Backend:
-    """Of two drawn by these weights, the first one drawn being `a`.
+def less_busy(a: Backend, b: Backend, weights: Mapping[Backend, int], rng: Random) -> Backend:
+    """Of two drawn by these weights, the first one drawn being `a`. These are looked up only where they tell.
 
     If they are equally busy, the first: exactly its share. Of different weights, the chance is as weight over
     requests in flight (and this one).
@@ -95,6 +95,7 @@ def less_busy(a: Backend, b: Backend, weight_a: int, weight_b: int, rng: Random)
     busy_a, busy_b = a.in_flight, b.in_flight
     if busy_a == busy_b:
         return a
+    weight_a, weight_b = weights[a], weights[b]
     if weight_a == weight_b:
         return a if busy_a < busy_b else b
     for_a, for_b = weight_a / (busy_a + 1), weight_b / (busy_b + 1)

@@ -104,6 +104,25 @@ def test_the_same_seed_gives_the_same_bytes_in_any_process(short: Path, options:
     assert len(printed) == 1
 
 
+# --- what is wrong with a policy ---
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("mine.py", "lb: 'mine.py' needs the class, too, as in mine.py:MyPolicy\n"),
+        (
+            "mine.py:Raise",
+            "lb: can't use mine.py:Raise: it has no class Raise (it has: OwnChance, Raises, Strange)\n",
+        ),
+        ("prequal,hot=2", "lb: prequal: hot: must be a share from 0 to 1, not 2.0\n"),
+    ],
+)
+def test_a_policy_that_is_named_wrongly(mine: Path, written: str, said: str) -> None:
+    done = run_in(mine.parent, "simulate", written)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
 # --- pictures ---
 
 drawn = pytest.mark.skipif(

@@ -300,12 +300,13 @@ class TestAPolicyThatFails:
         assert pool.policy_errors == 1
 
     @pytest.mark.parametrize("answer", [None, "a", 0])
-    def test_no_backend_at_all(self, answer: object) -> None:
+    def test_no_backend_at_all(self, answer: object, caplog: pytest.LogCaptureFixture) -> None:
         pool = made_pool(specs(a=1, b=1), self.Stubborn)
         assert isinstance(pool.policy, self.Stubborn)
         pool.policy.answer = answer
         assert picked(pool).id in ("a", "b")
         assert pool.policy_errors == 1
+        assert f"it picked {answer!r}, which is not eligible" in caplog.text
 
     def test_one_that_was_tried(self) -> None:
         pool = made_pool(specs(a=1, b=1, c=1), self.Stubborn)
