@@ -22,6 +22,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from random import Random
+from typing import Any
 
 from lb.core.backend import ACTIVE, DISABLED, Backend, BackendSpec
 from lb.core.budget import RetryBudget
@@ -353,7 +354,8 @@ class Pool:
             self._settled("the only candidate")
             return backends[0]
         try:
-            picked: object = self.policy.pick(request, backends)
+            policy: Any = self.policy  # of which a user's may give anything
+            picked: object = policy.pick(request, backends)
             if (
                 isinstance(picked, Backend)
                 and picked.candidate_of is self
