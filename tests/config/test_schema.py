@@ -357,6 +357,7 @@ SAID_TOGETHER = (
     "must be less than the duration",
     "must be later than when it joins",
     "nothing would be ejected",
+    "no backend is in the zone",
 )
 """What several keys say together, and the schema doesn't tell."""
 GIVEN = {"rate", "backends", "duration", "arrivals", "clients", "every", "down"}

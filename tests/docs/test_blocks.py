@@ -19,7 +19,7 @@ from lb.config.scenario import scenario_of
 from lb.scenarios import scenario
 from tests.certificates import write_ca, write_pair
 from tests.docs.pages import Block, blocks, files_of, pairs
-from tests.e2e.process import PATIENCE
+from tests.e2e.process import PATIENCE, ROOT
 
 KINDS = {"", "json", "python", "sh", "text", "yaml", "yaml foreign", "yaml part", "yaml pool"}
 KINDS |= {"yaml scenario", "yaml wrong"}
@@ -60,6 +60,7 @@ def test_a_whole_configuration_is_good(block: Block, directory: Path) -> None:
 
 @each("yaml part")
 def test_a_part_of_a_configuration_is_good(block: Block, directory: Path) -> None:
+    (directory / "config").symlink_to(ROOT / "config")  # files that pages name as those of the repository
     for name in re.findall(r"cert: ([\w.-]+)\.crt, key: \1\.key", block.text):
         write_pair(directory, trustme.CA(), name)
     for name in re.findall(r"client_ca: ([\w.-]+)\.crt", block.text):
