@@ -37,6 +37,13 @@ Reader = Callable[[str], Entry | None]
 # --- ours ---
 
 
+def _status(number: float) -> int:
+    """A status of HTTP, or 0 where there was none. Raises ValueError for another number."""
+    if number and not 100 <= number <= 999:
+        raise ValueError("it has a status that is none")
+    return int(number)
+
+
 def read_json(line: str) -> Entry | None:
     """A line of our own log; docs/operations.md has its fields."""
     found = json.loads(line)
@@ -45,7 +52,7 @@ def read_json(line: str) -> Entry | None:
     pool, backend = found.get("pool"), found.get("backend")
     if not pool:
         return None
-    failure, status = _text(found.get("failure")), _number(found.get("status"))
+    failure, status = _text(found.get("failure")), _status(_number(found.get("status")))
     if backend is None and failure in _BEFORE_THE_POOL:
         return None
     at = _iso(_text(found.get("time")))
@@ -58,8 +65,8 @@ def read_json(line: str) -> Entry | None:
         0.0 if first or seconds < 0 else max(0.0, duration - seconds),
         seconds,
         _text(backend),
-        0 if failure else int(status),
-        failure or (str(int(status)) if status >= 500 else ""),
+        0 if failure else status,
+        failure or (str(status) if status >= 500 else ""),
         _text(found.get("client")),
         _text(found.get("path")),
         _text(pool),
@@ -201,7 +208,7 @@ def _nginx_entry(values: dict[str, str], moment: str) -> Entry | None:
     ended = _moment(values[moment], moment)
     at = ended - request_time
     addresses = _LIST.split(values.get("upstream_addr", ""))
-    status = int(values["status"]) if values.get("status", "").isdigit() else 200
+    status = _status(int(values["status"])) if values.get("status", "").isdigit() else 200
     return Entry(
         at,
         sum(map(_known, times[:-1])),

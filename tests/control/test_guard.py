@@ -104,7 +104,7 @@ def test_this_machine_needs_none(bind: str) -> None:
 
 
 def test_the_admin_server_is_no_unix_socket() -> None:
-    with pytest.raises(ConfigError, match="only a listener can be a unix socket"):
+    with pytest.raises(ConfigError, match="a unix socket can't stand here"):
         loads(f"admin: {{bind: 'unix:/run/lb-admin.sock'}}\n{POOL}")
 
 

@@ -134,7 +134,7 @@ async def test_h11_to_h11(scene: Scene) -> None:
     client = h11.Connection(h11.CLIENT)
     for number in range(5):
         body = b"x" * 10_000 * number
-        headers = [("Host", "a.example"), ("Transfer-Encoding", "chunked")]
+        headers = [("Host", "a.example"), ("Transfer-Encoding", "chunked"), ("TE", "trailers")]
         for event in (
             h11.Request(method="POST", target="/", headers=headers),
             h11.Data(data=body),

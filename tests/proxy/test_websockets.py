@@ -195,7 +195,7 @@ async def test_silence_ends_it_and_pings_keep_it(scene: Scene) -> None:
 
 
 async def test_who_reads_slowly_holds_the_other_and_misses_nothing(scene: Scene) -> None:
-    """64 MiB come back while the client reads none of it: the balancer's memory stays what it is."""
+    """160 MiB come back while the client reads none of it: the balancer's memory stays what it is."""
     message = bytes(1 << 20)
     async with (
         echoing(scene, compression=None) as (_, url),
@@ -204,11 +204,11 @@ async def test_who_reads_slowly_holds_the_other_and_misses_nothing(scene: Scene)
         await socket.send(b"x")
         await socket.recv()
         before = scene.balancer.memory()
-        sending = asyncio.create_task(_send(socket, message, 64))
+        sending = asyncio.create_task(_send(socket, message, 160))
         done, _ = await asyncio.wait([sending], timeout=1.0)
         assert not done, "all was taken, though nothing was read"
         assert scene.balancer.memory() - before < 16 << 20
-        for _ in range(64):
+        for _ in range(160):
             assert await socket.recv() == message
         await sending
 
