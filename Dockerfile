@@ -10,7 +10,7 @@ RUN python -m venv --without-pip /opt/lb
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY lb lb
 # Byte code made here, since nothing can be written later. "unchecked-hash": valid whatever happens to the times of files.
-RUN pip --python /opt/lb/bin/python install --no-cache-dir --no-compile . \
+RUN pip --python /opt/lb/bin/python install --no-cache-dir --no-compile '.[auth]' \
     && python -m compileall -q --invalidation-mode unchecked-hash /opt/lb/lib
 
 FROM python:${PYTHON}-slim
