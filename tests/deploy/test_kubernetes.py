@@ -27,7 +27,7 @@ CONFIGURATIONS = sorted(KUBERNETES.rglob("lb.yaml"))
 
 @cache
 def _source(kubectl: str) -> Path:
-    """The manifests, where need be in the words of an older kustomize: that of Debian 12's kubectl (1.20) calls
+    """The manifests, where need be in the words of an older kustomize: that of Debian 12 (kubectl 1.20) calls
     folders `bases`, and names patches by how they are merged."""
     said = subprocess.run([kubectl, "version", "--client"], capture_output=True, text=True, check=False)
     found = re.search(r"v1\.(\d+)", said.stdout)
