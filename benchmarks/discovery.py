@@ -3,7 +3,8 @@
 events: from the moment when the API server tells of a new backend to the first request that reaches it, end
 to end, while some clients ask without a pause. churn: the CPU time per request with many backends, of which
 some change all the time, beside that of the same process when nothing changes, in turns. The backends are
-named by a stand-in for a Kubernetes API server, over real HTTP; the balancer is a real `lb serve`.
+named by a stand-in for a Kubernetes API server, over real HTTP, or name themselves at the balancer's registry
+(`--source registry`: then what registering costs is in it as well); the balancer is a real `lb serve`.
 """
 
 import argparse
@@ -13,11 +14,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import aiohttp
 import uvloop
 
 from tests.discovery.cluster import READY, UNREADY, Cluster, serving, write_kubeconfig
@@ -41,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("what", nargs="*", default=["events", "churn"], help="events, churn")
     parser.add_argument("--events", type=int, default=50, help="new backends, one after the other (50)")
     parser.add_argument("--backends", type=int, default=5000, help="in the pool of churn (5000)")
+    parser.add_argument("--source", choices=[*CROWDS], default="kubernetes", help="of churn (kubernetes)")
     parser.add_argument("--changes", type=int, default=100, help="a second (100)")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of windows (5)")
     parser.add_argument("--seconds", type=int, default=5, help="of each window (5)")
@@ -147,7 +150,19 @@ async def events(options: argparse.Namespace, directory: Path) -> None:
 # --- churn ---
 
 
-class Crowd(Cluster):
+class Crowd(Protocol):
+    """Many backends, all but one of each slice of them in the pool, and a way to say so."""
+
+    def balancing(self, directory: Path) -> AbstractAsyncContextManager[Balancer]:
+        """A balancer that knows all of them."""
+        ...
+
+    async def change(self) -> None:
+        """One goes, and the one of its slice that went before is back."""
+        ...
+
+
+class KubernetesCrowd(Cluster):
     """A Service of many endpoints, in slices as large as Kubernetes makes them."""
 
     def __init__(self, count: int) -> None:
@@ -156,6 +171,9 @@ class Crowd(Cluster):
         self._at = 0
         for first in range(0, count, SLICE):
             self.tell_slice(f"crowd-{first // SLICE}", self.slice(first))
+
+    def balancing(self, directory: Path) -> AbstractAsyncContextManager[Balancer]:
+        return balancing(self, directory)
 
     def slice(self, first: int, unready: int = -1) -> dict[str, Any]:
         return {
@@ -172,30 +190,74 @@ class Crowd(Cluster):
             "ports": [{"name": "http", "protocol": "TCP", "port": PORT}],
         }
 
-    def change(self) -> None:
-        """One endpoint is not ready any more, and the one of its slice that wasn't before is again."""
+    async def change(self) -> None:
         self._at = (self._at + SLICE + 1) % self.count
         first = self._at // SLICE * SLICE
         self.tell_slice(f"crowd-{first // SLICE}", self.slice(first, self._at))
 
 
+class RegisteredCrowd:
+    """Instances that register at the balancer itself, and deregister."""
+
+    TEXT = (
+        "access_log: off\nregistry: {store: memory}\npools: {greeter: {discovery: [{registry: greeter}]}}\n"
+    )
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._at = 0
+        self._gone: dict[int, int] = {}  # by slice
+        self._session: aiohttp.ClientSession | None = None
+        self._agent = ""
+
+    @asynccontextmanager
+    async def balancing(self, directory: Path) -> AsyncIterator[Balancer]:
+        with ExitStack() as stack:
+            balancer = await asyncio.to_thread(stack.enter_context, running(directory, self.TEXT))
+            self._agent = f"{balancer.admin}/v1/agent/service"
+            async with aiohttp.ClientSession() as self._session:
+                for number in range(self.count):
+                    await self._register(number)
+                yield balancer
+
+    async def _register(self, number: int) -> None:
+        instance = {"ID": f"pod-{number}", "Name": "greeter", "Address": address(number), "Port": PORT}
+        await self._put("register", instance)
+
+    async def _put(self, what: str, body: Any = None) -> None:
+        assert self._session is not None
+        async with self._session.put(f"{self._agent}/{what}", json=body) as response:
+            assert response.status == 200, await response.text()
+
+    async def change(self) -> None:
+        self._at = (self._at + SLICE + 1) % self.count
+        back = self._gone.get(self._at // SLICE)
+        self._gone[self._at // SLICE] = self._at
+        await self._put(f"deregister/pod-{self._at}")
+        if back is not None:
+            await self._register(back)
+
+
+CROWDS: dict[str, Callable[[int], Crowd]] = {"kubernetes": KubernetesCrowd, "registry": RegisteredCrowd}
+
+
 async def changing(crowd: Crowd, changes: int) -> None:
     begun, done = time.monotonic(), 0
     while True:
-        crowd.change()
+        await crowd.change()
         done += 1
         await asyncio.sleep(max(0.0, begun + done / changes - time.monotonic()))
 
 
 async def churn(options: argparse.Namespace, directory: Path) -> None:
-    crowd, cores = Crowd(options.backends), share_cores()
+    crowd, cores = CROWDS[options.source](options.backends), share_cores()
     (ready,) = free_ports(1)
     numbers = str(options.backends), str(ready)
     command = [sys.executable, "-m", "benchmarks.discovery", "--serve", *numbers]
     calm: list[float] = []
     busy: list[float] = []
     with process("backends", command, [ready], cores.backends, directory):
-        async with balancing(crowd, directory) as balancer:
+        async with crowd.balancing(directory) as balancer:
             pid = balancer.process.pid
             job = load.Job(balancer.port, CASES["few"], 64, options.seconds, directory)
 
@@ -216,6 +278,7 @@ async def churn(options: argparse.Namespace, directory: Path) -> None:
                 await asyncio.sleep(options.seconds)
                 alone = (cpu_seconds(pid) - before) / options.seconds
                 task.cancel()
+                await asyncio.wait([task])
                 print(
                     f"calm {calm[-1]:.1f} µs a request, with {options.changes} changes a second "
                     f"{busy[-1]:.1f} µs; changes alone {alone * 100:.1f} % of a core"
