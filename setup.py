@@ -9,7 +9,7 @@ from setuptools import Extension, setup
 
 HOT = {
     "core": "backend budget identity load_table message outlier pool queue rate record route rules seen "
-    "share",
+    "share turnover",
     "wire": "chunked fields h1_client h1_server heads",
     "proxy": "attempt connection exchange forward plane retry secure timeouts tunnel upload upstream",
     "observe": "clients records",

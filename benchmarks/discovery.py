@@ -151,14 +151,14 @@ async def events(options: argparse.Namespace, directory: Path) -> None:
 
 
 class Crowd(Protocol):
-    """Many backends, all but one of each slice of them in the pool, and a way to say so."""
+    """Many backends, and a way to say who of them is there."""
 
     def balancing(self, directory: Path) -> AbstractAsyncContextManager[Balancer]:
         """A balancer that knows all of them."""
         ...
 
     async def change(self) -> None:
-        """One goes, and the one of its slice that went before is back."""
+        """One goes, or is back."""
         ...
 
 
@@ -191,6 +191,7 @@ class KubernetesCrowd(Cluster):
         }
 
     async def change(self) -> None:
+        """An event brings both: one goes, and the one of its slice that went before is back."""
         self._at = (self._at + SLICE + 1) % self.count
         first = self._at // SLICE * SLICE
         self.tell_slice(f"crowd-{first // SLICE}", self.slice(first, self._at))
@@ -206,7 +207,7 @@ class RegisteredCrowd:
     def __init__(self, count: int) -> None:
         self.count = count
         self._at = 0
-        self._gone: dict[int, int] = {}  # by slice
+        self._gone = -1  # who is to be back next
         self._session: aiohttp.ClientSession | None = None
         self._agent = ""
 
@@ -230,12 +231,12 @@ class RegisteredCrowd:
             assert response.status == 200, await response.text()
 
     async def change(self) -> None:
-        self._at = (self._at + SLICE + 1) % self.count
-        back = self._gone.get(self._at // SLICE)
-        self._gone[self._at // SLICE] = self._at
-        await self._put(f"deregister/pod-{self._at}")
-        if back is not None:
-            await self._register(back)
+        if self._gone >= 0:
+            await self._register(self._gone)
+            self._gone = -1
+        else:
+            self._gone = self._at = (self._at + SLICE + 1) % self.count
+            await self._put(f"deregister/pod-{self._at}")
 
 
 CROWDS: dict[str, Callable[[int], Crowd]] = {"kubernetes": KubernetesCrowd, "registry": RegisteredCrowd}

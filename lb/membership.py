@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from lb.config.discovery import DiscoverySource
 from lb.core.backend import BackendSpec
-from lb.discovery.members import Members, merged
+from lb.discovery.members import Members
+from lb.discovery.union import union
 from lb.discovery.watch import Watch
 from lb.sources import name_all, specs_of, watches_for
 
@@ -104,7 +105,7 @@ def _called(watch: Watch) -> str:
 def specs_to_be(new: Prepared, name: str) -> list[BackendSpec]:
     """The backends that a pool is to have, as its sources name them now."""
     found = ((watch.state.name, watch.specs) for watch in new.watches.get(name, ()))
-    return merged(specs_of(new.config.pools[name].backends), found)[0]
+    return union(specs_of(new.config.pools[name].backends), found)
 
 
 def adopt_sources(app: App, new: Prepared) -> list[Watch]:
@@ -121,7 +122,7 @@ def adopt_sources(app: App, new: Prepared) -> list[Watch]:
     for name, watches in new.watches.items():
         pool, members = new.pools[name], app.members.get(name)
         replaced = [each for each in members.watches if each not in watches] if members is not None else []
-        left = merged((), ((each.state.name, each.specs) for each in replaced))[0]
+        left = union((), ((each.state.name, each.specs) for each in replaced))
         for watch in watches:
             if left and not watch.state.known:
                 watch.inherit(tuple(left))

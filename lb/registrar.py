@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -113,7 +113,8 @@ def _token(section: RegistrySection) -> str | None:
 
 
 class RegisteredService:
-    """A service in the registry's table, as a pool's source sees it.
+    """A service in the registry's table, as a pool's source sees it: while somebody listens, only those who
+    have changed are looked at.
 
     An instance without a port can't be a backend. `tier` and `zone` may stand in its Meta.
     """
@@ -123,28 +124,52 @@ class RegisteredService:
         self._table: Table = registry.table
         self._name = name
         self._tags = frozenset(tags)
-        self._known: dict[str, tuple[int, Entry, BackendSpec]] = {}  # by ID, as of which change
+        self._specs: dict[str, BackendSpec | None] = {}  # of all instances, None for those that don't serve
+        self._changed: dict[str, None] | None = None  # their IDs, in order; None: nobody knows
 
     @property
     def trouble(self) -> str:
         return self._registry.trouble
 
     def listen(self, on_change: Callable[[], object]) -> Callable[[], None]:
-        return self._table.listen(lambda service, _: service in ("", self._name) and on_change())
+        def heard(service: str, instance_id: str) -> None:
+            if service == self._name and self._changed is not None:
+                self._changed[instance_id] = None
+            if service in ("", self._name):
+                on_change()
+
+        def stop() -> None:
+            self._changed = None
+            end()
+
+        end = self._table.listen(heard)
+        self._changed = None
+        return stop
 
     def backends(self) -> Sequence[BackendSpec]:
-        known, self._known = self._known, {}
-        found = []
-        for entry in self._table.service(self._name):
-            instance = entry.instance
-            if entry.status == "critical" or not instance.port or not self._tags <= set(instance.tags):
-                continue
-            before = known.get(instance.id)
-            if before is None or before[0] != entry.modified or before[1] is not entry:
-                before = entry.modified, entry, _spec(entry)
-            self._known[instance.id] = before
-            found.append(before[2])
-        return found
+        if self._changed is None:
+            before, self._specs = self._specs, {}
+            for entry in self._table.service(self._name):
+                self._look_at(entry, before)
+        else:
+            for instance_id in self._changed:
+                changed = self._table.entries.get(instance_id)
+                if changed is None or changed.instance.service != self._name:
+                    self._specs.pop(instance_id, None)
+                else:
+                    self._look_at(changed, self._specs)
+        self._changed = {}
+        return [spec for spec in self._specs.values() if spec is not None]
+
+    def _look_at(self, entry: Entry, before: Mapping[str, BackendSpec | None]) -> None:
+        """Who says the same again is the very same."""
+        instance = entry.instance
+        spec = None
+        if entry.status != "critical" and instance.port and self._tags <= set(instance.tags):
+            spec = _spec(entry)
+            known = before.get(instance.id)
+            spec = known if spec == known else spec
+        self._specs[instance.id] = spec
 
 
 def _spec(entry: Entry) -> BackendSpec:

@@ -37,6 +37,8 @@ from lb.core.seen import PoolView, Seen, view_of
 from lb.core.shadow import Shadowed
 from lb.core.share import Sharing, SlowStart
 from lb.core.sticky import Sticky, stuck_to
+from lb.core.turnover import NONE as NO_TURNOVER
+from lb.core.turnover import Turnover, difference
 
 log = logging.getLogger("lb.pool")
 
@@ -202,43 +204,36 @@ class Pool:
 
     # --- membership and state ---
 
-    def update(self, specs: Iterable[BackendSpec]) -> None:
+    def update(self, specs: Iterable[BackendSpec]) -> Turnover:
         """Takes the whole new set. Who stays (same ID, same address) keeps health, state and statistics.
 
-        Raises ValueError where an ID comes twice; nothing is changed then.
+        Returns what is different. Raises ValueError where an ID comes twice; nothing is changed then.
         """
         specs = list(specs)
-        if len({spec.id for spec in specs}) < len(specs):
-            raise ValueError(f"pool {self.name}: two backends have the same ID")
-        old, self.backends = self.backends, {}
-        changed = [*old] != [spec.id for spec in specs]
-        for spec in specs:
-            known = old.get(spec.id)
-            if known is None or not known.spec.is_at(spec):
-                self.backends[spec.id] = self._new(spec)
-                changed = True
-                continue
-            before = known.spec
-            if before.weight != spec.weight:
-                known.configured_weight = spec.weight
-            if (before.weight, before.tier, before.zone) != (spec.weight, spec.tier, spec.zone):
-                changed = True
-            known.spec = spec
-            self.backends[spec.id] = old.pop(spec.id)
-        if not changed:  # a source that says the same again costs nothing more
-            return
+        old = self.backends
+        joined, left, renewed = difference(old, specs)
+        changed = [backend.id for backend, spec in renewed if backend.spec != spec]
+        for backend, spec in renewed:
+            if backend.spec.weight != spec.weight:
+                backend.configured_weight = spec.weight
+            backend.spec = spec
+        if not (joined or left or changed) and [*old] == [spec.id for spec in specs]:
+            return NO_TURNOVER  # a source that says the same again costs nothing more
+        new = {spec.id: self._new(spec) for spec in joined}
+        self.backends = {spec.id: new[spec.id] if spec.id in new else old[spec.id] for spec in specs}
         self._running = self._running or bool(specs)
         self._sharing.learn(specs)
-        for gone in old.values():
+        for gone in left:
             gone.candidate_of = None
             self._slow_start.end(gone)
             if self._outliers is not None:
                 self._outliers.forget(gone)
         if self.sticky is not None:
-            self.sticky.learn(self.backends.values())
+            self.sticky.learn(new.values(), left)
         self.refresh()
-        for gone in old.values():
+        for gone in left:
             self.on_removed(gone)
+        return Turnover([*new], [gone.id for gone in left], changed)
 
     def _new(self, spec: BackendSpec) -> Backend:
         backend = Backend(spec, healthy=self.starts_healthy)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
 
 from lb.core.backend import Backend, BackendSpec
 from lb.core.clock import Clock, Timer
@@ -22,8 +21,6 @@ of its backends well, as Envoy has it (its overprovisioning factor)."""
 FINE = 1000
 """Where backends get only shares of their weights, all weights of the pool are so many times as large: they
 are whole numbers, and a tenth of 1 is none. They stay so, since policies keep debts in units of weight."""
-
-_tier, _zone = attrgetter("tier"), attrgetter("zone")
 
 
 class SlowStart:
@@ -97,10 +94,14 @@ class Sharing:
         self._tiered = False
         self._zoned = False
 
-    def learn(self, specs: Iterable[BackendSpec]) -> None:
+    def learn(self, specs: Sequence[BackendSpec]) -> None:
         """These are the backends of the pool from now on."""
-        specs = list(specs)
-        self._tiered, self._zoned = any(map(_tier, specs)), any(map(_zone, specs))
+        self._tiered = self._zoned = False
+        for spec in specs:
+            if spec.tier:
+                self._tiered = True
+            if spec.zone:
+                self._zoned = True
 
     def matters(self, rules: PoolRules) -> bool:
         """Whether not simply all that are well serve, so that `chosen` has to be asked."""

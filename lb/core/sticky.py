@@ -36,12 +36,15 @@ class Sticky:
         self._tokens: dict[Backend, bytes] = {}
         self._owners: dict[bytes, list[tuple[bytes, Backend]]] = {}  # by the first characters
 
-    def learn(self, backends: Iterable[Backend]) -> None:
-        """These are the backends of the pool from now on, whether they serve or not."""
-        before, self._tokens, self._owners = self._tokens, {}, {}
-        for backend in backends:
-            token = before.get(backend) or self._token(backend)
-            self._tokens[backend] = token
+    def learn(self, joined: Iterable[Backend], left: Iterable[Backend] = ()) -> None:
+        """These are backends of the pool from now on, whether they serve or not, and those no longer."""
+        for backend in left:
+            token = self._tokens.pop(backend, b"")
+            owners = [each for each in self._owners.pop(token[:FOUND_BY], ()) if each[1] is not backend]
+            if owners:
+                self._owners[token[:FOUND_BY]] = owners
+        for backend in joined:
+            token = self._tokens[backend] = self._token(backend)
             self._owners.setdefault(token[:FOUND_BY], []).append((token, backend))
 
     def _token(self, backend: Backend) -> bytes:

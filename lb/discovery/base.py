@@ -12,6 +12,15 @@ from typing import Protocol
 
 from lb.core.backend import BackendSpec
 
+MOMENT = 0.1  # seconds in which changes are gathered, behind one that was passed on at once
+PART = 0.02  # of the processor's time at most goes into passing changes on
+
+
+def rest_after(took: float) -> float:
+    """How long to gather changes, in seconds, after passing one on took so many of this thread's time: a
+    moment, and more where there are so many thousands of backends that it takes long."""
+    return max(MOMENT, took / PART)
+
 
 class SourceError(Exception):
     """Why a source has nothing to say, in words for people: they go to the log and the admin API as they are.

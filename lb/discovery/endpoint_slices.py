@@ -65,8 +65,11 @@ class EndpointSlices:
         self._find_port(slices)
         found = [spec for each in slices for spec in each.ready]
         found = found or [spec for each in slices for spec in each.leaving]
+        found.sort(key=_id)
+        if len(set(map(_id, found))) == len(found):
+            return found
         specs: dict[str, BackendSpec] = {}
-        for spec in sorted(found, key=_id):
+        for spec in found:
             specs.setdefault(spec.id, spec)
         return list(specs.values())
 

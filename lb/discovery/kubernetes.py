@@ -26,7 +26,7 @@ import aiohttp
 
 from lb import __version__
 from lb.core.backend import BackendSpec
-from lb.discovery.base import SourceError
+from lb.discovery.base import SourceError, rest_after
 from lb.discovery.endpoint_slices import EndpointSlices
 from lb.discovery.kubernetes_access import Access
 
@@ -40,7 +40,6 @@ PAUSE = 0.2  # seconds until the next list or watch, doubled while they come to 
 LONGEST_PAUSE = 15.0  # up to this
 STEADY = 10.0  # seconds that a watch takes at least which came to something
 LONGEST_RETRY_AFTER = 60.0  # seconds that a server may send us away for
-PART = 0.02  # of the time at most goes into making sets, where changes come one upon another
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """When the kernel finds out that the server is gone without a word: a watch may say nothing for hours."""
 
@@ -219,11 +218,10 @@ class KubernetesSource:
                     self._catch_up(latest)
                     dirty = self._on_event(_object(line)) or dirty
             if dirty and (line is None or (time.monotonic() >= due and not lines.more)):
-                began = time.monotonic()
+                began = time.thread_time()
                 self._catch_up(latest)
                 yield
-                now = time.monotonic()
-                dirty, due = False, now + (now - began) / PART
+                dirty, due = False, time.monotonic() + rest_after(time.thread_time() - began)
             if line == b"":
                 if dirty:
                     self._catch_up(latest)

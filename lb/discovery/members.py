@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from time import perf_counter
+from collections.abc import Mapping, Sequence
+from time import thread_time
 from typing import Protocol
 
 from lb.core.backend import Backend, BackendSpec
 from lb.core.pool import Pool
-from lb.core.source import STATIC, SourceState
+from lb.core.source import SourceState
+from lb.core.turnover import Turnover
+from lb.discovery.base import rest_after
+from lb.discovery.union import Union
 from lb.discovery.watch import Watch
 
 log = logging.getLogger("lb.discovery")
 
-MOMENT = 0.1  # seconds in which changes are gathered, behind one that was applied
-PART = 0.05  # of the time at most goes into applying changes
 KNOWN_BY = 5.0  # seconds that newcomers have for a good probe, where nobody else could serve without them
 NAMED = 5  # so many backends are named in a line of the log
 
@@ -38,26 +39,6 @@ class Probes(Protocol):
     ) -> list[Backend]: ...
 
 
-def merged(
-    static: Sequence[BackendSpec], named: Iterable[tuple[str, Sequence[BackendSpec]]]
-) -> tuple[list[BackendSpec], dict[str, str]]:
-    """One set of several, and who has named each, by ID. `named` are pairs of a source's name and its set.
-
-    Of two with the same ID, or the same address, the first one holds: the configuration's own come before
-    those of the sources, and these are in the order of the configuration.
-    """
-    specs = list(static)
-    origins = dict.fromkeys((spec.id for spec in specs), STATIC)
-    addresses = {spec.address for spec in specs}
-    for name, found in named:
-        for spec in found:
-            if spec.id not in origins and spec.address not in addresses:
-                origins[spec.id] = name
-                addresses.add(spec.address)
-                specs.append(spec)
-    return specs, origins
-
-
 class Members:
     """The members of one pool. `probes` are its health checks, if it has any."""
 
@@ -67,6 +48,7 @@ class Members:
         self.watches: Sequence[Watch] = ()
         self.probes: Probes | None = None
         self.origins: Mapping[str, str] = {}
+        self._union = Union()
         self._gathering: asyncio.TimerHandle | None = None
         self._more = False  # whether anything came while changes are gathered, or newcomers asked
         self._asking: asyncio.Task[None] | None = None
@@ -112,7 +94,7 @@ class Members:
             self._more = True
 
     def _apply(self) -> None:
-        began = perf_counter()
+        began = thread_time()
         specs, origins = self._merged()
         newcomers = self._to_ask_first(specs)
         if newcomers:
@@ -121,11 +103,11 @@ class Members:
         self.origins = origins
         self._update(specs)
         self._probe()
-        self._gather(perf_counter() - began)
+        self._gather(thread_time() - began)
 
     def _gather(self, took: float) -> None:
         loop = asyncio.get_running_loop()
-        self._gathering = loop.call_later(max(MOMENT, took / PART), self._on_gathered)
+        self._gathering = loop.call_later(rest_after(took), self._on_gathered)
 
     def _on_gathered(self) -> None:
         self._gathering = None
@@ -134,7 +116,8 @@ class Members:
             self._apply()
 
     def _merged(self) -> tuple[list[BackendSpec], dict[str, str]]:
-        return merged(self.static, ((watch.state.name, watch.specs) for watch in self.watches))
+        specs = self._union.of(self.static, [(watch.state.name, watch.specs) for watch in self.watches])
+        return specs, self._union.origins.copy()
 
     def _to_ask_first(self, specs: Sequence[BackendSpec]) -> list[Backend]:
         """The new ones, where a health check has to find one of them well before anyone could serve, and
@@ -157,7 +140,7 @@ class Members:
         well = await self.probes.find_well(newcomers, KNOWN_BY, enough=1)
         self._asking = None
         self._more = False
-        began = perf_counter()
+        began = thread_time()
         specs, self.origins = self._merged()
         self._update(specs)
         for each in well:
@@ -165,47 +148,24 @@ class Members:
             if backend is not None and not backend.judged and backend.spec == each.spec:
                 self.pool.set_health(backend, True)
         self._probe()
-        self._gather(perf_counter() - began)
+        self._gather(thread_time() - began)
 
     def _probe(self) -> None:
         if self.probes is not None:
             self.probes.sync()
 
     def _update(self, specs: list[BackendSpec]) -> None:
-        """Has the pool take a set, unless it is the one that it has."""
-        pool = self.pool
-        before = {backend.id: backend.spec for backend in pool.backends.values()}
-        if [*before.values()] == specs:
-            return
-        pool.update(specs)
-        self._tell(before, specs)
+        turnover = self.pool.update(specs)
+        if any(turnover):
+            self._tell(turnover)
 
-    def _tell(self, before: Mapping[str, BackendSpec], specs: Sequence[BackendSpec]) -> None:
-        """Who joined and who left. Of thousands most are the very same, which is the quickest to see."""
-        after = {spec.id: spec for spec in specs}
-        joined = [name for name in after if name not in before]
-        left = [name for name in before if name not in after]
-        changed = []
-        for name, spec in after.items():
-            old = before.get(name)
-            if old is None or old is spec or old == spec:
-                continue
-            if _moved(old, spec):
-                joined.append(name)
-                left.append(name)
-            else:
-                changed.append(name)
+    def _tell(self, turnover: Turnover) -> None:
         parts = [
             f"{_named(names)} {what}"
-            for names, what in ((joined, "joined"), (left, "left"), (changed, "changed"))
+            for names, what in zip(turnover, ("joined", "left", "changed"), strict=True)
             if names
         ]
-        if parts:
-            log.info("pool %s: %s; %d backends", self.pool.name, ", ".join(parts), len(specs))
-
-
-def _moved(before: BackendSpec, after: BackendSpec) -> bool:
-    return before.address != after.address
+        log.info("pool %s: %s; %d backends", self.pool.name, ", ".join(parts), len(self.pool.backends))
 
 
 def _named(names: Sequence[str]) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from time import monotonic, thread_time
 from typing import Protocol
 
 from lb.core.backend import BackendSpec
-from lb.discovery.base import SourceError
+from lb.discovery.base import SourceError, rest_after
 
 LOOK = 5.0  # seconds without a change, after which it is said that the last set still holds
 
@@ -31,7 +32,8 @@ class Service(Protocol):
 
 
 class RegistrySource:
-    """Another set with each change of the service."""
+    """Another set when the service has changed: at once, and together with all that changes within a moment
+    behind it."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -50,8 +52,11 @@ class RegistrySource:
                 self._told = self._service.trouble
                 if self._told:
                     raise SourceError(self._told, after=0.0)
+                began = thread_time()
                 yield self._service.backends()
+                rested = monotonic() + rest_after(thread_time() - began)
                 await _set_within(changed, LOOK)
+                await asyncio.sleep(max(0.0, rested - monotonic()))
         finally:
             stop()
 

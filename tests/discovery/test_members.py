@@ -12,7 +12,8 @@ import pytest
 from lb.balance import policy_class
 from lb.core.backend import Backend, BackendSpec
 from lb.core.pool import Pool
-from lb.discovery.members import MOMENT, Members, merged
+from lb.discovery.base import MOMENT
+from lb.discovery.members import Members
 from tests.control.waiting import until
 from tests.discovery.scripted import Scripted, spec, specs, watch
 
@@ -53,14 +54,6 @@ class Told:
 
 def ids(pool: Pool) -> list[str]:
     return list(pool.backends)
-
-
-def test_the_first_to_name_a_backend_wins() -> None:
-    same_id = BackendSpec("b1", "10.0.0.9", 9009)
-    same_address = BackendSpec("other", "10.0.0.1", 9002, weight=5)
-    found, origins = merged(specs(1), [("dns", (same_id, spec(2))), ("file", (same_address, spec(3)))])
-    assert found == [spec(1), spec(2), spec(3)]
-    assert origins == {"b1": "static", "b2": "dns", "b3": "file"}
 
 
 async def test_the_first_change_is_applied_at_once_and_the_next_ones_together() -> None:
