@@ -52,13 +52,13 @@ class Leader:
 
     def news(self) -> Message | None:
         """What is different since the last time, for all workers; None where nothing is."""
-        now = {backend: self._view(backend) for backend in self.pool.backends.values()}
-        said, self._said = self._said, now
+        said = self._said
+        now = self._said = {each: self._seen(each, said.get(each)) for each in self.pool.backends.values()}
         gone = [each for each in said if each not in now]
         for each in gone:
             self._places.leave(each)
-        # Of thousands, most have the very same spec and equal views: that is quick to see.
-        differ = [each for each, view in now.items() if view != said.get(each)]
+        # Of thousands, most have the very same view: that is quick to see.
+        differ = [each for each, view in now.items() if view is not said.get(each)]
         come = {each for each in differ if each not in said or now[each]["spec"] != said[each]["spec"]}
         if not (gone or differ or self._told_apart or [*said] != [*now]):
             return None
@@ -82,6 +82,19 @@ class Leader:
         for backend in {*self._said, *self.pool.backends.values()}:
             self._places.leave(backend)
         self._said = {}
+
+    def _seen(self, backend: Backend, before: View | None) -> View:
+        """Its view: the very same as before, where nothing is different."""
+        if (
+            before is not None
+            and before["spec"] is backend.spec
+            and before["state"] is backend.state
+            and before["healthy"] is (backend.healthy if backend.judged else None)
+            and before["weight"] == backend.configured_weight
+        ):
+            return before
+        view = self._view(backend)
+        return before if before == view else view
 
     def _view(self, backend: Backend) -> View:
         place = self._places.take(backend)
