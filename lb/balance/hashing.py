@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from math import ceil
 from random import Random
@@ -28,6 +28,9 @@ from lb.core.message import Request
 
 SIZE = 2**64
 """Hashes are whole numbers below this."""
+
+ARC = 64
+"""So many points an arc of a ring has, give or take."""
 
 OTHERS = 64
 """So many other backends a key may be sent to, in an order of its own, before the least busy one takes it.
@@ -53,41 +56,82 @@ def hashes_of(name: str, count: int) -> list[int]:
 
 
 class Ring:
-    """Points of backends on a circle of hashes. A change costs little more than going through the points."""
+    """Points of backends on a circle of hashes.
+
+    The circle is cut into arcs of the same length, so many that each has some hundred points: who comes or
+    goes changes a few short arrays, however large the ring is.
+    """
 
     def __init__(self) -> None:
-        self.points = array(
-            "Q"
-        )  # in order; beside each other in memory, or a large ring is slow to go through
         self._counts: dict[Backend, int] = {}
-        self._at: dict[int, Backend] = {}
+        self._arcs = [_Arc()]
+        self._shift = 64  # an arc is called by what is left of a hash that is shifted by so many bits
 
     def put(self, counts: dict[Backend, int]) -> None:
         """So many points for each backend, and none for others. Points that stay are where they were."""
         before, self._counts = self._counts, counts
-        gone = set[int]()
+        if not ARC / 4 < sum(counts.values()) / len(self._arcs) < ARC * 4:
+            before = {}
+            self._cut(sum(counts.values()))
         for backend, count in before.items():  # first, since another one of the same ID may have come
-            if count > counts.get(backend, 0):
-                gone.update(hashes_of(backend.id, count)[counts.get(backend, 0) :])
-        for point in gone:
-            self._at.pop(point, None)
-        points = [point for point in self.points if point not in gone]
+            left = counts.get(backend, 0)
+            if count > left:
+                for point in hashes_of(backend.id, count)[left:]:
+                    self._arcs[point >> self._shift].remove(point, backend)
         for backend, count in counts.items():
-            if count > before.get(backend, 0):
-                added = hashes_of(backend.id, count)[before.get(backend, 0) :]
-                self._at.update(dict.fromkeys(added, backend))
-                points += added
-        points.sort()  # mostly in order already, which it makes use of
-        self.points = array("Q", points)
+            there = before.get(backend, 0)
+            if count > there:
+                for point in hashes_of(backend.id, count)[there:]:
+                    self._arcs[point >> self._shift].add(point, backend)
+
+    def _cut(self, points: int) -> None:
+        bits = (points // ARC).bit_length()
+        self._arcs, self._shift = [_Arc() for _ in range(2**bits)], 64 - bits
+
+    @property
+    def points(self) -> list[int]:
+        """All of them, in order."""
+        return [point for arc in self._arcs for point in arc.points]
 
     def behind(self, hash_: int) -> int:
-        """The first point that isn't before this."""
-        place = bisect_left(self.points, hash_)
-        return self.points[place] if place < len(self.points) else self.points[0] + SIZE
+        """The first point that isn't before this: beyond `SIZE`, where that is only after a whole turn."""
+        number = hash_ >> self._shift
+        points = self._arcs[number].points
+        place = bisect_left(points, hash_)
+        if place < len(points):
+            return points[place]
+        arcs = self._arcs
+        for further in range(number + 1, len(arcs)):
+            if arcs[further].points:
+                return arcs[further].points[0]
+        return SIZE + next(arc.points[0] for arc in arcs if arc.points)
 
     def at(self, point: int) -> Backend:
         """Whose point this is."""
-        return self._at[point % SIZE]
+        point %= SIZE
+        arc = self._arcs[point >> self._shift]
+        return arc.owners[bisect_left(arc.points, point)]
+
+
+class _Arc:
+    """A part of a ring: its points in order, beside each other in memory, and whose they are."""
+
+    __slots__ = ("owners", "points")
+
+    def __init__(self) -> None:
+        self.points = array("Q")
+        self.owners: list[Backend] = []
+
+    def add(self, point: int, owner: Backend) -> None:
+        place = bisect_left(self.points, point)
+        self.points.insert(place, point)
+        self.owners.insert(place, owner)
+
+    def remove(self, point: int, owner: Backend) -> None:
+        place = bisect_left(self.points, point)
+        while self.owners[place] is not owner:  # two of 2^64 may be the same
+            place += 1
+        del self.points[place], self.owners[place]
 
 
 class InFlight:
@@ -116,6 +160,7 @@ class Keyed(Balancer):
 
     checks: ClassVar = {"key": key_reader, "bounded_load": at_least(1)}
     place = "its key's place"
+    rest = 0.0  # seconds from one time that `prepare` is called to the next, where it takes long
     fleet: Sequence[Backend] = ()
 
     def __init__(self, clock: Clock, rng: Random, key: str = "client", bounded_load: float = 0.0) -> None:
@@ -125,6 +170,7 @@ class Keyed(Balancer):
         self.keyless = PowerOfTwo(clock, rng)
         self.weights: dict[Backend, int] = {}
         self.stale = False
+        self.due = 0.0  # when what is stale may be prepared anew
         if bounded_load:
             self.on_start = self.on_end = self._count  # type: ignore[method-assign]
 
@@ -151,32 +197,30 @@ class Keyed(Balancer):
             backend = self.keyless.pick(request, backends)
             self.reason, self.looked = "it has no key: not the busier of two drawn", self.keyless.looked
             return backend
-        if self.stale:  # not in `rebuild`, of which there may be several before anyone asks
+        if self.stale and self.clock.time() >= self.due:
+            # Not in `rebuild`, of which there may be several before anyone asks.
             self.prepare(self.weights)
-            self.stale = False
-        whole = backends is self.fleet
+            self.stale, self.due = False, self.clock.time() + self.rest
+        among: Collection[Backend] = self.weights if backends is self.fleet else backends
         hash_ = hash_of(key)
         backend = self.owner(hash_)
-        if (whole or backend in backends) and not (self.bound and self._is_full(backend)):
+        if backend in among and not (self.bound and self._is_full(backend)):
             self.reason, self.looked = self.place, (backend,)
             return backend
-        return self._instead(hash_, backend, backends if whole else frozenset(backends))
+        return self._instead(hash_, backend, among if among is self.weights else frozenset(among))
 
-    def _instead(
-        self, hash_: int, owner: Backend, backends: Sequence[Backend] | frozenset[Backend]
-    ) -> Backend:
+    def _instead(self, hash_: int, owner: Backend, backends: Collection[Backend]) -> Backend:
         """Another one, where the owner can't take it. Both are shown."""
         backend = self._next(hash_, backends)
         self.looked = (backend, owner)
         return backend
 
-    def _next(self, hash_: int, backends: Sequence[Backend] | frozenset[Backend]) -> Backend:
-        whole = backends is self.fleet
+    def _next(self, hash_: int, backends: Collection[Backend]) -> Backend:
         self.reason = f"{self.place} is another's, which can't take it: the next in the key's own order"
         for _ in range(OTHERS):
             hash_ = rehashed(hash_)
             backend = self.owner(hash_)
-            if (whole or backend in backends) and not (self.bound and self._is_full(backend)):
+            if backend in backends and not (self.bound and self._is_full(backend)):
                 return backend
         # The one of the smallest load for its weight has less than its share of all, so it is not full.
         return min(backends, key=lambda each: (each.own / each.weight, each.id))

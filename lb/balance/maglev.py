@@ -3,8 +3,7 @@
 from lb.balance.hashing import Keyed, hashes_of
 from lb.core.backend import Backend
 
-SLOTS = 65537
-"""A prime, so that every step goes through all of the table."""
+SLOTS = 65537  # a prime, so that every step goes through all of the table
 
 
 class Maglev(Keyed, name="maglev"):
@@ -14,6 +13,7 @@ class Maglev(Keyed, name="maglev"):
     """
 
     place = "its key's slot in the table"
+    rest = 1.0  # a table takes some 50 ms; while it is an old one, who has left is passed over
 
     def prepare(self, weights: dict[Backend, int]) -> None:
         most = max(weights.values())

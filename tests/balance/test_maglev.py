@@ -10,13 +10,14 @@ from lb.balance.hashing import hash_of
 from lb.balance.maglev import SLOTS
 from lb.core.backend import Backend
 from lb.core.pool import Pool
-from tests.balance.keyed import keyed_pool, pick_for
+from tests.balance.keyed import KEYS, keyed_pool, owners, pick_for, policy_of, settle
 from tests.core.fleet import numbered, specs
 
 
 def table(pool: Pool) -> list[Backend]:
+    settle(pool)
     pick_for(pool, b"any")
-    found: list[Backend] = pool.policy.table  # type: ignore[attr-defined]
+    found: list[Backend] = policy_of(pool).table  # type: ignore[attr-defined]
     assert len(found) == SLOTS == 65537
     return found
 
@@ -63,3 +64,27 @@ def test_a_key_goes_by_its_slot() -> None:
     slots = table(pool)
     for key in (b"a", b"b", b"192.0.2.1"):
         assert pick_for(pool, key) is slots[hash_of(key) % SLOTS]
+
+
+def test_changes_one_upon_another_make_one_table_a_second() -> None:
+    """Meanwhile nobody is picked who has left, and all other keys stay where they are."""
+    pool = keyed_pool(specs(a=1, b=1, c=1), "maglev")
+    before = owners(pool)
+    pick_for(pool, b"any")
+    pool.update(specs(a=1, b=1))
+    first = owners(pool)
+    made = table_of(pool)
+    pool.update(specs(a=1, c=1, d=1))
+    now = {key: pick_for(pool, key).id for key in KEYS}
+    assert table_of(pool) is made
+    assert set(now.values()) == {"a"}  # c and d are not in it yet
+    settle(pool)
+    assert set(owners(pool).values()) == {"a", "c", "d"}
+    assert table_of(pool) is not made
+    pool.update(specs(a=1, b=1, c=1))
+    assert owners(pool) == before
+    assert set(first.values()) == {"a", "b"}
+
+
+def table_of(pool: Pool) -> object:
+    return policy_of(pool).table  # type: ignore[attr-defined]

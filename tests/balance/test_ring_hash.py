@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lb.balance.hashing import SIZE, Ring
 from lb.core.backend import Backend, BackendSpec
 from tests.balance.chance import SIGMAS, assert_share
 from tests.balance.keyed import KEYS, keyed_pool, moved, owners
 from tests.core.fleet import numbered, specs
+
+ALL = [Backend(BackendSpec(f"b{number}", "h.test", number + 1)) for number in range(40)]
 
 
 def relative_shares(ring: Ring, backends: int) -> list[float]:
@@ -43,6 +47,22 @@ def test_shares_differ_by_1_over_the_root_of_vnodes(vnodes: int) -> None:
     assert expected == pytest.approx(vnodes**-0.5, rel=0.01)
     error = ((2 + 6 / vnodes) / (4 * len(shares))) ** 0.5
     assert abs(found / expected - 1) <= SIGMAS * error
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from(ALL), st.integers(1, 40), min_size=1), min_size=1, max_size=6)
+)
+def test_a_ring_that_has_changed_is_as_one_made_anew(series: list[dict[Backend, int]]) -> None:
+    """Also where it has grown or shrunk so much that it is cut into other arcs."""
+    ring, anew = Ring(), Ring()
+    for counts in series:
+        ring.put(counts)
+    anew.put(series[-1])
+    assert ring.points == anew.points == sorted(ring.points)
+    assert [ring.at(point) for point in ring.points] == [anew.at(point) for point in ring.points]
+    for point, after in zip(ring.points, [*ring.points[1:], ring.points[0] + SIZE], strict=True):
+        assert ring.behind(point) == point
+        assert ring.behind((point + 1) % SIZE) == after
 
 
 def test_removing_one_of_ten_moves_a_tenth_of_the_keys_and_none_of_the_others() -> None:
