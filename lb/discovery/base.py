@@ -12,14 +12,13 @@ from typing import Protocol
 
 from lb.core.backend import BackendSpec
 
-MOMENT = 0.1  # seconds in which changes are gathered, behind one that was passed on at once
-PART = 0.02  # of the processor's time at most goes into passing changes on
+PART = 0.01  # of the processor's time at most goes into passing changes on
 
 
 def rest_after(took: float) -> float:
-    """How long to gather changes, in seconds, after passing one on took so many of this thread's time: a
-    moment, and more where there are so many thousands of backends that it takes long."""
-    return max(MOMENT, took / PART)
+    """How long to gather changes, in seconds, after passing one on took so many of this thread's time: hardly
+    at all for a few backends, a part of a second for thousands."""
+    return took / PART
 
 
 class SourceError(Exception):

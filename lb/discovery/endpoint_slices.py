@@ -8,6 +8,7 @@ while they terminate stay, as kube-proxy has it (KEP-1669).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -99,35 +100,43 @@ class _Slice:
         self.unclear = not wanted.isdecimal() and len(found) > 1
         self.port = int(wanted) if wanted.isdecimal() else found[0] if found else None
         self.endpoints = item.get("endpoints") or ()
-        self.ready: list[BackendSpec] = []
-        self.leaving: list[BackendSpec] = []  # that still serve
-        self._known: dict[str, _Read] = {}  # by address
+        self._known: list[_Read] = []  # of the endpoints
         if self.port is not None:
-            self._read(self.port, zone, before._known if before and before.port == self.port else {})
+            self._read(self.port, zone, before._known if before and before.port == self.port else [])
+        serve = [read for read in self._known if read.spec is not None]
+        self.ready = sorted([read.spec for read in serve if read.ready and read.spec], key=_identity)
+        self.leaving = sorted(
+            [read.spec for read in serve if read.serving and not read.ready and read.spec], key=_identity
+        )  # that still serve
 
-    def _read(self, port: int, zone: str, before: Mapping[str, _Read]) -> None:
-        """An event brings all of a slice, though most of it is as it was."""
-        for each in self.endpoints:
-            address = str((each.get("addresses") or [""])[0])
-            read = before.get(address)
-            if read is None or read.endpoint != each:
-                spec = _spec(each, address, port, zone)
-                same = read.spec if read is not None and read.spec == spec else spec
-                read = _Read(each, same, *_conditions(each.get("conditions") or {}))
-            self._known[address] = read
-            if read.spec is not None and (read.ready or read.serving):
-                (self.ready if read.ready else self.leaving).append(read.spec)
-        self.ready.sort(key=_identity)
-        self.leaving.sort(key=_identity)
+    def _read(self, port: int, zone: str, before: Sequence[_Read]) -> None:
+        """An event brings all of a slice, though most of it is as it was, and mostly where it was."""
+        by_address: dict[str, _Read] = {}
+        for each, there in zip_longest(self.endpoints, before[: len(self.endpoints)]):
+            if there is not None and there.endpoint == each:
+                self._known.append(there)
+                continue
+            by_address = by_address or {read.address: read for read in before}
+            self._known.append(_read(each, port, zone, by_address))
 
 
 class _Read(NamedTuple):
     """An endpoint, and what it says."""
 
     endpoint: Mapping[str, Any]
+    address: str
     spec: BackendSpec | None
     ready: bool
     serving: bool
+
+
+def _read(endpoint: Mapping[str, Any], port: int, zone: str, before: Mapping[str, _Read]) -> _Read:
+    """Who says what was said of its address before has the very same spec."""
+    address = str((endpoint.get("addresses") or [""])[0])
+    spec, known = _spec(endpoint, address, port, zone), before.get(address)
+    if known is not None and known.spec == spec:
+        spec = known.spec
+    return _Read(endpoint, address, spec, *_conditions(endpoint.get("conditions") or {}))
 
 
 def _conditions(conditions: Mapping[str, Any]) -> tuple[bool, bool]:

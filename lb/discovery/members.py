@@ -24,6 +24,7 @@ from lb.discovery.watch import Watch
 
 log = logging.getLogger("lb.discovery")
 
+MOMENT = 0.1  # seconds in which changes are gathered at least, behind one that was applied
 KNOWN_BY = 5.0  # seconds that newcomers have for a good probe, where nobody else could serve without them
 NAMED = 5  # so many backends are named in a line of the log
 
@@ -107,7 +108,7 @@ class Members:
 
     def _gather(self, took: float) -> None:
         loop = asyncio.get_running_loop()
-        self._gathering = loop.call_later(rest_after(took), self._on_gathered)
+        self._gathering = loop.call_later(max(MOMENT, rest_after(took)), self._on_gathered)
 
     def _on_gathered(self) -> None:
         self._gathering = None

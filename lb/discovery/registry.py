@@ -32,8 +32,7 @@ class Service(Protocol):
 
 
 class RegistrySource:
-    """Another set when the service has changed: at once, and together with all that changes within a moment
-    behind it."""
+    """Another set when the service has changed: at once, and seldom enough not to spend all time on it."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

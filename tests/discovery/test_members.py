@@ -12,8 +12,7 @@ import pytest
 from lb.balance import policy_class
 from lb.core.backend import Backend, BackendSpec
 from lb.core.pool import Pool
-from lb.discovery.base import MOMENT
-from lb.discovery.members import Members
+from lb.discovery.members import MOMENT, Members
 from tests.control.waiting import until
 from tests.discovery.scripted import Scripted, spec, specs, watch
 
