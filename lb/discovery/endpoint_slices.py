@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from msgspec import Struct
 
 from lb.core.backend import BackendSpec
 from lb.discovery.base import SourceError
@@ -18,6 +20,73 @@ from lb.discovery.named import backend_id, host
 
 FAMILIES = {"IPv4": 0, "IPv6": 1}  # in the order in which they are preferred
 NAMES = 63  # a name of a zone is a label's value, and has at most so many characters
+
+
+# --- as the API has them, as far as it matters to us; None is what nobody said ---
+
+
+class Conditions(Struct):
+    """EndpointConditions."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class Reference(Struct):
+    """ObjectReference."""
+
+    kind: str = ""
+    name: str = ""
+
+
+class ForZone(Struct):
+    """A zone that an endpoint shall serve."""
+
+    name: str
+
+
+class Hints(Struct):
+    """EndpointHints."""
+
+    forZones: list[ForZone] | None = None
+
+
+class Endpoint(Struct):
+    """An address, and how it is. All addresses of an endpoint are the same one."""
+
+    addresses: list[str] | None = None
+    conditions: Conditions | None = None
+    targetRef: Reference | None = None
+    zone: str | None = None
+    hints: Hints | None = None
+
+
+class Port(Struct):
+    """EndpointPort."""
+
+    name: str | None = None
+    port: int | None = None
+    protocol: str | None = None
+
+
+class Metadata(Struct):
+    """Of any object."""
+
+    name: str = ""
+    resourceVersion: str = ""
+
+
+class EndpointSlice(Struct):
+    """Some endpoints of a Service."""
+
+    metadata: Metadata
+    addressType: str = ""
+    endpoints: list[Endpoint] | None = None
+    ports: list[Port] | None = None
+
+
+# --- and what they stand for ---
 
 _id = attrgetter("id")
 _identity = attrgetter("id", "host", "port")
@@ -36,24 +105,20 @@ class EndpointSlices:
         self._zone = zone
         self._slices: dict[str, _Slice] = {}
 
-    def put(self, item: Mapping[str, Any]) -> None:
-        """Another one, or another version of one. Raises SourceError where it can't be read."""
-        slices = self._slices
-        try:
-            name = str(item["metadata"]["name"])
-            slices[name] = _Slice(item, self._port, self._zone, slices.get(name))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise SourceError(f"an EndpointSlice can't be read: {type(error).__name__}: {error}") from error
+    def put(self, item: EndpointSlice) -> None:
+        """Another one, or another version of one."""
+        name = item.metadata.name
+        self._slices[name] = _Slice(item, self._port, self._zone, self._slices.get(name))
 
     def remove(self, name: str) -> None:
         self._slices.pop(name, None)
 
-    def replace(self, items: Iterable[Mapping[str, Any]]) -> None:
+    def replace(self, items: Iterable[EndpointSlice]) -> None:
         """These, and no others."""
         left = set(self._slices)
         for item in items:
             self.put(item)
-            left.discard(str(item["metadata"]["name"]))
+            left.discard(item.metadata.name)
         for name in left:
             self.remove(name)
 
@@ -88,18 +153,18 @@ class EndpointSlices:
 class _Slice:
     """What matters of an EndpointSlice. Specs are the very same as `before`, where they say the same."""
 
-    def __init__(self, item: Mapping[str, Any], wanted: str, zone: str, before: _Slice | None) -> None:
-        self.family = FAMILIES.get(str(item.get("addressType")), len(FAMILIES))
+    def __init__(self, item: EndpointSlice, wanted: str, zone: str, before: _Slice | None) -> None:
+        self.family = FAMILIES.get(item.addressType, len(FAMILIES))
         ports = [
-            (str(each.get("name") or ""), int(each["port"]))
-            for each in item.get("ports") or ()
-            if each.get("port") is not None and each.get("protocol", "TCP") == "TCP"
+            (each.name or "", each.port)
+            for each in item.ports or ()
+            if each.port is not None and (each.protocol or "TCP") == "TCP"
         ]
         self.names = ", ".join(name or "(unnamed)" for name, _ in ports)
         found = [port for name, port in ports if name == wanted or not wanted]
         self.unclear = not wanted.isdecimal() and len(found) > 1
         self.port = int(wanted) if wanted.isdecimal() else found[0] if found else None
-        self.endpoints = item.get("endpoints") or ()
+        self.endpoints = item.endpoints or ()
         self._known: list[_Read] = []  # of the endpoints
         if self.port is not None:
             self._read(self.port, zone, before._known if before and before.port == self.port else [])
@@ -123,44 +188,44 @@ class _Slice:
 class _Read(NamedTuple):
     """An endpoint, and what it says."""
 
-    endpoint: Mapping[str, Any]
+    endpoint: Endpoint
     address: str
     spec: BackendSpec | None
     ready: bool
     serving: bool
 
 
-def _read(endpoint: Mapping[str, Any], port: int, zone: str, before: Mapping[str, _Read]) -> _Read:
+def _read(endpoint: Endpoint, port: int, zone: str, before: Mapping[str, _Read]) -> _Read:
     """Who says what was said of its address before has the very same spec."""
-    address = str((endpoint.get("addresses") or [""])[0])
+    address = endpoint.addresses[0] if endpoint.addresses else ""
     spec, known = _spec(endpoint, address, port, zone), before.get(address)
     if known is not None and known.spec == spec:
         spec = known.spec
-    return _Read(endpoint, address, spec, *_conditions(endpoint.get("conditions") or {}))
+    return _Read(endpoint, address, spec, *_conditions(endpoint.conditions or Conditions()))
 
 
-def _conditions(conditions: Mapping[str, Any]) -> tuple[bool, bool]:
+def _conditions(conditions: Conditions) -> tuple[bool, bool]:
     """Whether it is ready, and whether it serves. What nobody said is said by `ready`, and that is true where
     nobody said (EndpointConditions)."""
-    ready = conditions.get("ready") is not False
-    serving = ready if conditions.get("serving") is None else bool(conditions["serving"])
-    return ready and not conditions.get("terminating"), serving
+    ready = conditions.ready is not False
+    serving = ready if conditions.serving is None else conditions.serving
+    return ready and not conditions.terminating, serving
 
 
-def _spec(endpoint: Mapping[str, Any], first: str, port: int, zone: str) -> BackendSpec | None:
-    """All addresses of an endpoint are the same one: the first is taken. Its ID is the name of its pod."""
+def _spec(endpoint: Endpoint, first: str, port: int, zone: str) -> BackendSpec | None:
+    """The first address is taken. The ID is the name of the pod."""
     address = host(first)
     if address is None:
         return None
     at = f"[{address}]" if ":" in address else address
-    target = endpoint.get("targetRef") or {}
-    name = backend_id(str(target.get("name") or "")) if target.get("kind") == "Pod" else ""
+    target = endpoint.targetRef
+    name = backend_id(target.name) if target is not None and target.kind == "Pod" else ""
     return BackendSpec(name or backend_id(f"{at}:{port}"), address, port, zone=_zone_of(endpoint, zone))
 
 
-def _zone_of(endpoint: Mapping[str, Any], ours: str) -> str:
+def _zone_of(endpoint: Endpoint, ours: str) -> str:
     """The zone that an endpoint counts as one of: ours, where the cluster hints that it shall serve ours
     (topology-aware routing); another one that it shall serve; else where it is."""
-    hints = [str(each["name"]) for each in (endpoint.get("hints") or {}).get("forZones") or ()]
-    zone = ours if ours in hints else hints[0] if hints else str(endpoint.get("zone") or "")
+    hints = [each.name for each in (endpoint.hints and endpoint.hints.forZones) or ()]
+    zone = ours if ours in hints else hints[0] if hints else endpoint.zone or ""
     return backend_id(zone)[:NAMES]

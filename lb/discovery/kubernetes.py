@@ -17,17 +17,20 @@ import json
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
-from typing import Any
+from typing import TypeVar
 
 import aiohttp
+from msgspec import DecodeError, Raw, Struct, field
+from msgspec.json import Decoder
 
 from lb import __version__
 from lb.core.backend import BackendSpec
 from lb.discovery.base import SourceError, rest_after
-from lb.discovery.endpoint_slices import EndpointSlices
+from lb.discovery.endpoint_slices import EndpointSlice, EndpointSlices, Metadata
 from lb.discovery.kubernetes_access import Access
 
 ANSWER_WITHIN = 10.0  # seconds that a list may take, and the head of a watch
@@ -36,6 +39,7 @@ WATCH = (240, 480)
 SHORT_WATCH = (60, 120)  # where the last one ended before its time: the server may be another one now
 LATE = 30.0  # seconds behind that, after which we end it ourselves
 LONGEST_LINE = 64 * 2**20  # bytes of one event at most
+SHOWN = 200  # bytes of what an API server says in words that nobody knows
 PAUSE = 0.2  # seconds until the next list or watch, doubled while they come to nothing
 LONGEST_PAUSE = 15.0  # up to this
 STEADY = 10.0  # seconds that a watch takes at least which came to something
@@ -141,9 +145,9 @@ class KubernetesSource:
         """Without a resourceVersion: what holds now, and not what some cache remembers."""
         async with await self._get(session, access, path, ANSWER_WITHIN, self._query()) as response:
             await self._must_be_well(response, access)
-            found = _object(await response.read())
-        self._slices.replace(found.get("items") or ())
-        self._version = str(found.get("metadata", {}).get("resourceVersion", ""))
+            found = _as(_SliceList, await response.read())
+        self._slices.replace(found.items or ())
+        self._version = found.metadata.resourceVersion
 
     async def _must_be_well(self, response: aiohttp.ClientResponse, access: Access) -> None:
         status = response.status
@@ -216,7 +220,7 @@ class KubernetesSource:
                     dirty = True
                 else:
                     self._catch_up(latest)
-                    dirty = self._on_event(_object(line)) or dirty
+                    dirty = self._on_event(line) or dirty
             if dirty and (line is None or (time.monotonic() >= due and not lines.more)):
                 began = time.thread_time()
                 self._catch_up(latest)
@@ -230,26 +234,28 @@ class KubernetesSource:
 
     def _catch_up(self, latest: dict[bytes, bytes]) -> None:
         for line in latest.values():
-            self._on_event(_object(line))
+            self._on_event(line)
         latest.clear()
 
-    def _on_event(self, event: Mapping[str, Any]) -> bool:
+    def _on_event(self, line: bytes) -> bool:
         """Whether anything may be different now."""
-        kind, item = event.get("type"), event.get("object") or {}
-        if kind == "ERROR":
-            if item.get("code") == 410:
-                raise _ListAnew
-            raise SourceError(f"the watch failed: {item.get('message') or item.get('reason') or item}")
-        version = item.get("metadata", {}).get("resourceVersion")
-        if version:
-            self._version = str(version)
-        if kind in ("ADDED", "MODIFIED"):
+        event = _as(_Event, line)
+        if event.type in ("ADDED", "MODIFIED"):
+            item = _as(EndpointSlice, event.object)
             self._slices.put(item)
-        elif kind == "DELETED":
-            self._slices.remove(str(item.get("metadata", {}).get("name")))
-        else:
-            return False  # a bookmark: how far we are, and nothing else
-        return True
+            self._version = item.metadata.resourceVersion or self._version
+            return True
+        told = _as(_Told, event.object)
+        if event.type == "ERROR":
+            if told.code == 410:
+                raise _ListAnew
+            words = told.message or told.reason or bytes(event.object)[:SHOWN].decode("utf-8", "replace")
+            raise SourceError(f"the watch failed: {words}")
+        self._version = told.metadata.resourceVersion or self._version
+        if event.type == "DELETED":
+            self._slices.remove(told.metadata.name)
+            return True
+        return False  # a bookmark: how far we are, and nothing else
 
 
 # --- bytes ---
@@ -295,14 +301,48 @@ class _Lines:
             self._rest += piece
 
 
-def _object(data: bytes) -> Mapping[str, Any]:
+# --- what they say ---
+
+
+class _SliceList(Struct):
+    """An EndpointSliceList."""
+
+    metadata: Metadata
+    items: list[EndpointSlice] | None = None
+
+
+class _Event(Struct):
+    """A WatchEvent: what its object is goes by its type."""
+
+    type: str
+    object: Raw = Raw(b"{}")
+
+
+class _Told(Struct):
+    """Any object, and a Status where it is one."""
+
+    metadata: Metadata = field(default_factory=Metadata)
+    code: int | None = None
+    message: str = ""
+    reason: str = ""
+
+
+S = TypeVar("S", bound=Struct)
+
+
+@cache
+def _decoder(kind: type[S]) -> Decoder[S]:
+    return Decoder(kind)
+
+
+def _as(kind: type[S], data: bytes | Raw) -> S:
+    """What the API server sent, as one of these. Raises SourceError where it isn't one."""
+    decoder: Decoder[S] = _decoder(kind)
     try:
-        found = json.loads(data)
-    except ValueError as error:
-        raise SourceError(f"the API server sends what is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise SourceError("the API server sends what is no object")
-    return found
+        return decoder.decode(data)
+    except (DecodeError, UnicodeDecodeError, RecursionError) as error:
+        words = str(error).replace("$", kind.__name__.strip("_"), 1)
+        raise SourceError(f"the API server sends what can't be read: {words}") from error
 
 
 def _keep_alive(response: aiohttp.ClientResponse) -> None:

@@ -11,6 +11,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trustme
 import yaml
@@ -18,7 +19,7 @@ import yaml
 from lb.core.backend import BackendSpec
 from lb.discovery import kubernetes
 from lb.discovery.base import SourceError
-from lb.discovery.endpoint_slices import EndpointSlices
+from lb.discovery.endpoint_slices import EndpointSlice, EndpointSlices
 from lb.discovery.kubernetes import KubernetesSource, Service
 from lb.discovery.kubernetes_access import Access, from_kubeconfig, in_cluster
 from tests.discovery.apiserver import ApiServer, api_server, endpoint, event, slice_of
@@ -32,6 +33,10 @@ async def watched(server: ApiServer, port: str = "http", token: str = "") -> Asy
     source = KubernetesSource(Service("m", "", port), lambda: access)
     async with aclosing(source.watch()) as sets:
         yield sets
+
+
+def read(item: dict[str, Any]) -> EndpointSlice:
+    return msgspec.convert(item, EndpointSlice)
 
 
 async def next_set(sets: Any) -> list[str]:
@@ -244,17 +249,17 @@ async def test_the_zone_of_an_endpoint(hints: list[str] | None, ours: str, zone:
     if hints is not None:
         each["hints"] = {"forZones": [{"name": name} for name in hints]}
     slices = EndpointSlices("http", ours)
-    slices.put(slice_of("one", each))
+    slices.put(read(slice_of("one", each)))
     assert [spec.zone for spec in slices.backends()] == [zone]
 
 
 async def test_a_slice_may_lack_the_port_that_others_have() -> None:
     """While a Deployment gets another port, the pods of before don't have it."""
     slices = EndpointSlices("http")
-    slices.put(slice_of("old", endpoint("10.0.0.1"), ports=[{"name": "admin", "port": 9901}]))
+    slices.put(read(slice_of("old", endpoint("10.0.0.1"), ports=[{"name": "admin", "port": 9901}])))
     with pytest.raises(SourceError, match=r"no port called http \(there is: admin\)"):
         slices.backends()
-    slices.put(slice_of("new", endpoint("10.0.0.2")))
+    slices.put(read(slice_of("new", endpoint("10.0.0.2"))))
     assert [spec.address for spec in slices.backends()] == ["10.0.0.2:8080"]
 
 
@@ -480,3 +485,71 @@ def test_a_kubeconfig_that_is_wrong(tmp_path: Path, text: str, words: str) -> No
     with pytest.raises(ValueError) as caught:
         from_kubeconfig(path)
     assert words in str(caught.value)
+
+
+WRONG_SLICE = {"metadata": {"name": "a"}, "endpoints": [{"addresses": "10.0.0.1"}]}
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("hello", r"can't be read: Expected `object`, got `str`"),
+        ([], r"can't be read: Expected `object`, got `array`"),
+        ({"items": []}, "missing required field `metadata`"),
+        (
+            {"metadata": {}, "items": [WRONG_SLICE]},
+            r"Expected `array \| null`, got `str` - at `SliceList\.items\[0\]\.endpoints\[0\]\.addresses",
+        ),
+    ],
+)
+async def test_a_list_that_is_none_is_told(said: object, words: str) -> None:
+    async with api_server() as server, watched(server) as sets:
+        server.say(said)
+        with pytest.raises(SourceError, match=words):
+            await next_set(sets)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"<html>", "can't be read: JSON is malformed"),
+        (b'{"object":{}}', "can't be read: Object missing required field `type`"),
+        (
+            b'{"type":"ADDED","object":{"metadata":{"name":5}}}',
+            r"got `int` - at `EndpointSlice\.metadata\.name",
+        ),
+        (
+            b'{"type":"ERROR","object":{"code":500,"message":"etcd is gone"}}',
+            "the watch failed: etcd is gone",
+        ),
+        (b'{"type":"ERROR","object":{"code":500}}', r"the watch failed: \{\"code\":500\}"),
+        (
+            b'{"type":"ADDED","object":{"metadata":{"name":"\xff"}}}',
+            "can't be read: 'utf-8' codec can't decode",
+        ),
+        (b'{"type":"ADDED","object":' + b"[" * 100_000, "can't be read"),
+    ],
+)
+async def test_an_event_that_is_none_is_told(line: bytes, words: str) -> None:
+    async with api_server() as server, watched(server) as sets:
+        server.list(slice_of("a", endpoint("10.0.0.1")))
+        stream = server.stream()
+        assert await next_set(sets) == ["10.0.0.1:8080"]
+        stream.put_nowait(line + b"\n")
+        with pytest.raises(SourceError, match=words):
+            await next_set(sets)
+
+
+async def test_what_nobody_said_may_be_null() -> None:
+    nulls = {"endpoints": None, "ports": None}
+    each = {"addresses": ["10.0.0.1"], "conditions": None, "targetRef": None, "zone": None, "hints": None}
+    port = {"name": None, "port": 8080, "protocol": None, "appProtocol": None}
+    async with api_server() as server, watched(server, "") as sets:
+        server.say({"metadata": {"resourceVersion": "7"}, "items": None})
+        stream = server.stream()
+        assert await next_set(sets) == []
+        stream.put_nowait(event("ADDED", {**slice_of("a"), **nulls}))
+        stream.put_nowait(event("ADDED", {**slice_of("b"), "endpoints": [each], "ports": [port]}))
+        while (found := await next_set(sets)) == []:
+            pass
+        assert found == ["10.0.0.1:8080"]
