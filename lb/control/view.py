@@ -9,7 +9,7 @@ from lb.control.state import AdminState
 from lb.core.backend import Backend, Ejection, Histogram
 from lb.core.pool import Pool
 from lb.core.source import STATIC, SourceState
-from lb.observe.metrics import backend_states
+from lb.observe.families import backend_states
 from lb.observe.timestamp import iso_time
 
 

@@ -12,7 +12,8 @@ from lb.core.backend import Ejection, Histogram
 from lb.core.failure import CONNECT_FAILED, NO_BACKENDS, TUNNEL_IDLE
 from lb.core.pool import Pool
 from lb.observe.clients import ClientMetrics
-from lb.observe.metrics import STATES, LbCollector, ReloadState
+from lb.observe.families import STATES
+from lb.observe.metrics import LbCollector, ReloadState
 from tests.observe.made import made_exchange, made_pool
 from tests.tools import need
 
