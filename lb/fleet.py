@@ -33,7 +33,7 @@ from lb.core.pool import Pool
 from lb.observe.metrics import LbCollector
 from lb.proxy.listener import Listener
 from lb.proxy.sockets import Inherited, Listening
-from lb.reload import Prepared
+from lb.running import Prepared
 from lb.watch import ConfigFile
 from lb.worker import command
 
@@ -96,6 +96,8 @@ class Fleet(App):
         self._places = Places(self._shared.table)
         self._leaders: dict[str, Leader] = {}
         self._news: set[Leader] = set()  # of whose pools something has changed
+        self._news_took = 0.0  # seconds that it took to tell them the last time
+        self._telling: asyncio.TimerHandle | None = None
         self._lagging: list[str] = []  # why workers could not follow the last reload
         self._freeing: asyncio.Task[None] | None = None
         self._supervisor = Supervisor(command(), count, self._shared, (), self)
@@ -156,16 +158,14 @@ class Fleet(App):
         """Tells the workers soon, and then of all that has changed by then. With very many backends looking
         takes its time, and so it is done less often."""
         self._news.add(leader)
-        if "news" not in self._timers:
-            self._timers["news"] = self._loop.call_later(self._news_took / PART, self._tell_news)
-
-    _news_took = 0.0
+        if self._telling is None:
+            self._telling = self._loop.call_later(self._news_took / PART, self._tell_news)
 
     def _tell_news(self) -> None:
         began = time.thread_time()
-        timer = self._timers.pop("news", None)
-        if timer is not None:
-            timer.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
         leaders, self._news = self._news, set()
         for leader in leaders:
             news = leader.news()
@@ -219,9 +219,11 @@ class Fleet(App):
             listener.close()
         await self._supervisor.close()
         await super().close()
+        if self._telling is not None:
+            self._telling.cancel()
 
-    def _fold(self) -> None:
-        super()._fold()
+    def _look(self) -> None:
+        super()._look()
         self.sums.prune()
         if self._freeing is None or self._freeing.done():
             self._freeing = self._loop.create_task(self._free_places())
@@ -253,13 +255,13 @@ class Fleet(App):
         pool.on_changed = lambda: self._on_changed(leader)
         self._on_changed(leader)
 
-    def _records_to_show(self) -> Records | None:
+    def records_to_show(self) -> Records | None:
         size = self.config.request_records
         return AllRecords(self._supervisor.ask, size * self.count) if size else None
 
-    def _has_left(self, part: Listener | Pool) -> bool:
+    def has_left(self, part: Listener | Pool) -> bool:
         if isinstance(part, Listener) and (
             self.changing.locked() or (part.successor is None and self.sums.gauges(part.stats)["connections"])
         ):
             return False
-        return super()._has_left(part)
+        return super().has_left(part)

@@ -17,15 +17,14 @@ from lb.discovery.watch import Watch
 from lb.sources import name_all, specs_of, watches_for
 
 if TYPE_CHECKING:
-    from lb.app import App
-    from lb.reload import Prepared
+    from lb.running import Known, Prepared, Running
 
 log = logging.getLogger("lb.discovery")
 
 KNOWN_BY = 5.0  # seconds that new sources have for their first answer, before things go on without it
 
 
-def prepare_sources(app: App, new: Prepared, undo: AsyncExitStack) -> None:
+def prepare_sources(app: Running, new: Prepared, undo: AsyncExitStack) -> None:
     """Begins to watch the sources that are new. Those that are the same as before aren't disturbed."""
     zone = new.config.own_zone
     for name, ours in new.config.pools.items():
@@ -42,7 +41,7 @@ def prepare_sources(app: App, new: Prepared, undo: AsyncExitStack) -> None:
                 undo.push_async_callback(watch.close)
 
 
-async def first_sets(app: App, new: Prepared) -> None:
+async def first_sets(app: Running, new: Prepared) -> None:
     """Waits until each source has answered or failed once, but not for long. Where another process still
     serves in our place, a failure is no reason to go on at once."""
     waiting = {}
@@ -69,11 +68,8 @@ async def first_sets(app: App, new: Prepared) -> None:
 
 # --- from one process to the next ---
 
-Known = dict[tuple[str, str], tuple[BackendSpec, ...]]
-"""The last set of each source, by its pool and by what the configuration says of it."""
 
-
-def known_to(app: App) -> str:
+def known_to(app: Running) -> str:
     """What a balancer knows, for the process that takes its place."""
     return json.dumps(
         [
@@ -108,7 +104,7 @@ def specs_to_be(new: Prepared, name: str) -> list[BackendSpec]:
     return union(specs_of(new.config.pools[name].backends), found)
 
 
-def adopt_sources(app: App, new: Prepared) -> list[Watch]:
+def adopt_sources(app: Running, new: Prepared) -> list[Watch]:
     """Has the pools go by their sources; returns the watches that are wanted no longer.
 
     Where the sources of a pool are others than before, and one of them has not answered yet, it goes on with

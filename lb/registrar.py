@@ -11,7 +11,6 @@ from lb.config import Address, Config
 from lb.core.backend import BackendSpec
 
 if TYPE_CHECKING:
-    from lb.app import App
     from lb.config.registry import Registry as RegistrySection
     from lb.config.registry import Store as StoreSection
     from lb.control.admin import AdminServer
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from lb.control.registry.table import Entry, Table
     from lb.control.state import AdminState
     from lb.proxy.sockets import Listening
+    from lb.running import Running
 
 
 class Registrar:
@@ -59,7 +59,7 @@ class Registrar:
             await self.registry.close()
 
 
-async def prepare_registrar(app: App, config: Config, undo: AsyncExitStack) -> Registrar:
+async def prepare_registrar(app: Running, config: Config, undo: AsyncExitStack) -> Registrar:
     """What a configuration asks for, where it can be as it runs. Raises CannotStart.
 
     Of several workers none has a registry, but their supervisor.

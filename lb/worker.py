@@ -21,7 +21,7 @@ from typing import cast
 
 import uvloop
 
-from lb.app import App, connections
+from lb.app import App
 from lb.config import Address, Config, ConfigError, loads
 from lb.config import Pool as PoolConfig
 from lb.config import Route as RouteConfig
@@ -35,7 +35,8 @@ from lb.control.workplace import Sockets, arguments, work
 from lb.core.backend import Backend
 from lb.process import allow_many_files, calm_the_collector, keep_freed_memory
 from lb.proxy.sockets import BACKLOG, Inherited, Listening
-from lb.reload import Prepared, prepare
+from lb.reload import prepare
+from lb.running import Prepared, connections
 
 Given = dict[str, list[socket.socket]]  # by the name of the listener
 
@@ -100,7 +101,7 @@ class WorkerApp(App):
 
     @property
     def own_records(self) -> OwnRecords | None:
-        return None if self.records is None else OwnRecords(self.records, self._epoch)
+        return None if self.records is None else OwnRecords(self.records, self.epoch)
 
 
 def _gauges(backend: Backend) -> dict[str, int]:

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from lb.binding import must_be_local
 from lb.build import CannotStart
 from lb.config import Address, ConfigError, loads
 from lb.control import admin as admin_module
@@ -24,7 +25,6 @@ from lb.control.gate import GATE
 from lb.control.room import MOST
 from lb.control.state import AdminState
 from lb.proxy.sockets import Inherited, Listening
-from lb.reload import _must_be_local
 from tests.control.test_admin import records, state
 from tests.e2e.conftest import Play, play
 from tests.e2e.process import Balancer, eventually, run, running
@@ -115,12 +115,12 @@ async def test_a_name_that_turns_out_to_be_no_loopback_needs_a_token() -> None:
         await listening.bind(Inherited())  # nobody listens yet
         try:
             if fine:
-                _must_be_local(Address("localhost", 9901), listening)
+                must_be_local(Address("localhost", 9901), listening)
             else:
                 with pytest.raises(
                     CannotStart, match=r"admin localhost:9901: is 0\.0\.0\.0, which other machines"
                 ):
-                    _must_be_local(Address("localhost", 9901), listening)
+                    must_be_local(Address("localhost", 9901), listening)
         finally:
             listening.close()
 
