@@ -10,8 +10,9 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, field_serializer
 
 from lb.config.answers import FileText, file_text
-from lb.config.fields import TOKEN, OrOff, Written, flag, parsed, size
+from lb.config.fields import TOKEN, flag, parsed, size
 from lb.config.section import AT_KEY, HIDDEN, SECRET, Found, Section, items_of, pairs_of, readable
+from lb.config.shapes import OrOff, Written
 from lb.config.values import Network, is_visible, parse_host, parse_network
 from lb.config.written import quoted
 

@@ -11,8 +11,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from lb.config.fields import OrShort, Written, one_of_numbers, parsed, text_of, whole
+from lb.config.fields import one_of_numbers, parsed, text_of, whole
 from lb.config.section import AT_KEY, Found, Section, pairs_of, readable
+from lb.config.shapes import OrShort, Written
 from lb.config.values import format_size, is_visible, parse_statuses
 from lb.config.written import quoted
 

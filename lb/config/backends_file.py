@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, ValidationError
 
-from lb.config.fields import OrShort
 from lb.config.loader import read_text, validated
 from lb.config.pools import Backend, backend_address, duplicates
 from lb.config.section import Found, Section
+from lb.config.shapes import OrShort
 
 
 class BackendsFile(Section):

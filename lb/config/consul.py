@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from types import NoneType
-from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from lb.config.fields import Inherited, flag, one_of, parsed, text
-from lb.config.secret import TokenSource, file_path, no_secret
+from lb.config.fields import flag, parsed, text
+from lb.config.paths import file_path, from_the_file
+from lb.config.secret import TokenSource, no_secret
 from lb.config.section import Found
-from lb.config.source import SourceSection, beside
-from lb.config.values import is_visible
-from lb.config.written import quoted
+from lb.config.shapes import Inherited
+from lb.config.source import TrustedSection
+from lb.config.urls import service_url
 
 
 class ConsulToken(TokenSource):
@@ -24,41 +23,16 @@ class ConsulToken(TokenSource):
     what: ClassVar = "the token for Consul"
 
 
-def _url(written: str) -> str:
-    try:
-        parts = urlsplit(written)
-        parts.port  # noqa: B018  raises for what is no port
-    except ValueError as error:
-        raise ValueError(f"must be a URL, not {quoted(written)}: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or not is_visible(written):
-        raise ValueError(f"must be a URL such as http://127.0.0.1:8500, not {quoted(written)}")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("must be a URL without a user, ? and #")
-    return written.rstrip("/")
-
-
-def _service_name(written: str) -> str:
-    if not _SERVICE.fullmatch(written):
-        raise ValueError(f"must be the name of a service, not {quoted(written)}")
-    return written
-
-
-_SERVICE = re.compile(r"[A-Za-z0-9._~-]{1,255}", re.ASCII)
-_service = parsed(_service_name, "the name of a service", "greeter", pattern=f"^{_SERVICE.pattern}$")
+_service = text("the name of a service", r"[A-Za-z0-9._~-]{1,255}", "greeter")
 _word = text("text without spaces", r"[!-~]{1,255}", "v2")
 
 
-class ConsulSection(SourceSection):
+class ConsulSection(TrustedSection):
     """The healthy instances of a service, as a Consul agent knows them."""
 
     required: ClassVar = {"service": "a service, as in service: greeter"}
 
-    on_empty: Annotated[Literal["keep", "accept"], one_of("keep", "accept")] = Field(
-        default="accept",
-        description="What an empty answer after a full one does: `keep` stays with the last backends, "
-        "`accept` leaves the pool without them.",
-    )
-    url: Annotated[str, parsed(_url, "a URL", "http://127.0.0.1:8500", pattern="^https?://")] = Field(
+    url: Annotated[str, service_url("http://127.0.0.1:8500", with_path=True)] = Field(
         default="http://127.0.0.1:8500", description="Where the agent is: http or https."
     )
     service: Annotated[str, _service] = Field(description="The name of the service.")
@@ -82,10 +56,10 @@ class ConsulSection(SourceSection):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        beside(data, "ca", context)
+        from_the_file(data, context, "ca")
         if isinstance(data.get("token"), Mapping):
             data["token"] = dict(data["token"])
-            beside(data["token"], "file", context)
+            from_the_file(data["token"], context, "file")
         yield from ()
 
     @property

@@ -14,14 +14,15 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, model_serializer
 
 from lb.config.consul import ConsulSection
-from lb.config.fields import Inherited, OrOff, OrShort, duration, one_of, parsed, whole
+from lb.config.fields import duration, one_of, parsed, whole
 from lb.config.fields import text as pattern_text
+from lb.config.paths import file_path, from_the_file
 from lb.config.resilience import Timeout
-from lb.config.secret import file_path
 from lb.config.section import AT_KEY, Found, Section, readable
-from lb.config.source import SourceSection, beside
+from lb.config.shapes import Inherited, OrOff, OrShort
+from lb.config.source import SourceSection, TrustedSection
 from lb.config.values import Address, parse_address, parse_host
-from lb.config.written import nearest, quoted
+from lb.config.written import quoted
 
 
 def _backends_file(written: str) -> str:
@@ -45,7 +46,7 @@ class FileSection(SourceSection):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        beside(data, "path", context)
+        from_the_file(data, context, "path")
         yield from ()
 
     @property
@@ -153,16 +154,11 @@ _service = pattern_text(
 )
 
 
-class RegistrySection(SourceSection):
+class RegistrySection(TrustedSection):
     """The instances of a service that have registered at this balancer, or at one that shares its table."""
 
     required: ClassVar = {"service": "a service, as in service: greeter"}
 
-    on_empty: Annotated[Literal["keep", "accept"], one_of("keep", "accept")] = Field(
-        default="accept",
-        description="What an empty answer after a full one does: `keep` stays with the last backends, "
-        "`accept` leaves the pool without them.",
-    )
     service: Annotated[str, _service] = Field(description="The name that the instances register with.")
     tags: tuple[Annotated[str, parsed(str, "a tag", "blue")], ...] = Field(
         default=(), description="Only instances that have every one of these tags."
@@ -184,16 +180,11 @@ def _service_port(written: str) -> str:
     return written
 
 
-class KubernetesSection(SourceSection):
+class KubernetesSection(TrustedSection):
     """The endpoints of a Service, by the EndpointSlices of a cluster's API server."""
 
     required: ClassVar = {"service": "a Service, as in service: greeter"}
 
-    on_empty: Annotated[Literal["keep", "accept"], one_of("keep", "accept")] = Field(
-        default="accept",
-        description="What an empty answer after a full one does: `keep` stays with the last backends, "
-        "`accept` leaves the pool without them.",
-    )
     service: Annotated[str, _kubernetes_name] = Field(description="The Service's name.")
     namespace: Annotated[str, _kubernetes_name] = Field(
         default="", description="Its namespace: our own, or that of the kubeconfig's context, if left out."
@@ -214,7 +205,7 @@ class KubernetesSection(SourceSection):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        beside(data, "kubeconfig", context)
+        from_the_file(data, context, "kubeconfig")
         yield from ()
 
     @property
@@ -244,10 +235,8 @@ class DiscoverySource(Section):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        kinds = cls.written_keys()
-        misspelt = any(key not in kinds and nearest(str(key), kinds) for key in data)
-        if len(data) != 1 and not misspelt:
-            yield (AT_KEY,), f"needs exactly one of {', '.join(kinds)}"
+        if len(data) != 1 and not cls.misspelt(data):
+            yield (AT_KEY,), f"needs exactly one of {', '.join(cls.written_keys())}"
 
     @property
     def kind(self) -> str:

@@ -7,15 +7,12 @@ Python type already is taken as well, so that models can be built in code.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import CoreSchema, core_schema
-
 from lb.config.section import Found, refusal
+from lb.config.shapes import JsonSchema, Written
 from lb.config.values import (
     Address,
     StatusSet,
@@ -32,112 +29,18 @@ from lb.config.values import (
     parse_statuses,
 )
 from lb.config.written import (
-    Plain,
     as_bool,
     as_float,
     as_int,
     did_you_mean,
     is_nothing,
-    is_off,
-    natural,
     quoted,
     shown,
     suggestion,
 )
 
-JsonSchema = dict[str, Any]
-
-OFF: JsonSchema = {"enum": ["off", False]}
-"""How `off` reaches a validator: YAML 1.2 has it as text, YAML 1.1 as false."""
-
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)
 """A field name or a method (RFC 9110, section 5.6.2)."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Written:
-    """A field with a language of its own: its reader, its JSON Schema, and how it is written back."""
-
-    read: Callable[[Any], Any]
-    json_schema: JsonSchema
-    write: Callable[[Any], Any] | None = None
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        written_back = None
-        if self.write is not None:
-            written_back = core_schema.plain_serializer_function_ser_schema(
-                self.write, when_used="json-unless-none"
-            )
-        return core_schema.no_info_plain_validator_function(self.read, serialization=written_back)
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
-        return dict(self.json_schema)
-
-
-_NEARLY_OFF = ("no", "none", "never", "disabled", "disable")
-
-
-@dataclass(frozen=True, slots=True)
-class OrOff:
-    """A field that `off` turns off: the model then holds `value`."""
-
-    what: str = "a mapping"
-    value: object = None
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def read(value: object, inner: core_schema.ValidatorFunctionWrapHandler) -> object:
-            if value is None or is_off(value) or value == self.value:
-                return self.value
-            if is_nothing(value) or (isinstance(value, str) and value.lower() in _NEARLY_OFF):
-                raise ValueError(f"must be {self.what} or off, not {shown(value)}{suggestion('off')}")
-            if isinstance(value, str) and self.what == "a mapping":
-                raise ValueError(f"must be a mapping or off, not {shown(value)}")
-            return inner(value)
-
-        return core_schema.no_info_wrap_validator_function(read, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
-        return {"anyOf": [handler(schema), OFF]}
-
-
-@dataclass(frozen=True, slots=True)
-class Inherited:
-    """A field that stands in place of another one, of the pool say: None where it is left out."""
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.nullable_schema(handler(source))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OrShort:
-    """A mapping that may be written as just the value of its main key.
-
-    With `rest`, the keys that the model doesn't name are gathered into that one.
-    """
-
-    main: str
-    json_schema: JsonSchema
-    rest: str = ""
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._spread, handler(source))
-
-    def _spread(self, value: object) -> object:
-        if isinstance(value, str) and not is_nothing(value):
-            return {self.main: value}
-        if self.rest and isinstance(value, Mapping):
-            others = {key: item for key, item in value.items() if key != self.main}
-            named = {self.main: value[self.main]} if self.main in value else {}
-            return named | {self.rest: others}
-        return value
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
-        long_form = handler(schema)
-        if self.rest:
-            long_form = dict(handler.resolve_ref_schema(long_form)) | {"additionalProperties": True}
-            properties = long_form["properties"]
-            long_form["properties"] = {key: properties[key] for key in properties if key != self.rest}
-        return {"anyOf": [self.json_schema, long_form]}
 
 
 # --- numbers ---
@@ -325,10 +228,12 @@ def text(what: str, pattern: str, example: str, types: tuple[type, ...] = (), **
 
 
 _ADDRESS = r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}"
+_OR_SOCKET = rf"^({_ADDRESS}|unix:/.*[^/])$"
 
 
 def address(default_host: str, least_port: int) -> Written:
-    """`host:port`. The default host is what a message suggests to who wrote the port alone."""
+    """`host:port`, where port 0, if it may be, is a free one. The default host is what a message suggests to
+    who wrote the port alone."""
 
     def parse(value: str) -> Address:
         found = parse_address(value, default_host)
@@ -339,27 +244,17 @@ def address(default_host: str, least_port: int) -> Written:
     return parsed(parse, "host:port", f"{default_host}:8080", types=(Address,), pattern=f"^{_ADDRESS}$")
 
 
-def bind(default_host: str) -> Written:
-    """`host:port`, where port 0 is a free one, or `unix:` and the path of a socket."""
+def host_or_socket(default_host: str, least_port: int) -> Written:
+    """`host:port`, or `unix:` and the path of a socket."""
 
     def parse(value: str) -> Address:
-        return parse_bind(value, default_host)
-
-    what, pattern = "host:port or unix:PATH", f"^({_ADDRESS}|unix:/.*[^/])$"
-    return parsed(parse, what, f"{default_host}:8080", types=(Address,), pattern=pattern)
-
-
-def host_or_socket() -> Written:
-    """Where to connect: `host:port`, or `unix:` and the path of a socket."""
-
-    def parse(value: str) -> Address:
-        found = parse_bind(value, "127.0.0.1")
-        if not found.path and found.port < 1:
-            raise ValueError(f"must have a port from 1 to 65535, not {found.port}")
+        found = parse_bind(value, default_host)
+        if not found.path and found.port < least_port:
+            raise ValueError(f"must have a port from {least_port} to 65535, not {found.port}")
         return found
 
-    what, pattern = "host:port or unix:PATH", f"^({_ADDRESS}|unix:/.*[^/])$"
-    return parsed(parse, what, "127.0.0.1:8080", types=(Address,), pattern=pattern)
+    what = "host:port or unix:PATH"
+    return parsed(parse, what, f"{default_host}:8080", types=(Address,), pattern=_OR_SOCKET)
 
 
 def network() -> Written:
@@ -412,27 +307,3 @@ def statuses(first: int = 1) -> Written:
     number: JsonSchema = {"type": "integer", "minimum": first * 100, "maximum": 599}
     several = {"type": "array", "minItems": 1, "items": {"anyOf": [text, number]}}
     return Written(read, {"title": what, "anyOf": [text, number, several]}, str)
-
-
-def option(value: object, kind: str) -> object:
-    """An option of a policy, by the name of the type that its parameter is annotated with.
-
-    A float takes a duration as well, since durations are floats of seconds in the code.
-    """
-    if kind == "bool":
-        return flag().read(value)
-    if kind == "str":
-        return text_of(value, "text")
-    if kind == "int":
-        number: float | None = as_int(value)
-        what = "a whole number"
-    elif kind == "float":
-        number = as_float(value)
-        if number is None and isinstance(value, Plain) and value[:1].isdigit():
-            return parse_duration(value)
-        what = "a number or a duration"
-    else:
-        return natural(value)
-    if number is None:
-        raise ValueError(f"must be {what}, not {shown(value)}")
-    return number

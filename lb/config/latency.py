@@ -7,9 +7,10 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from lb.config.fields import OrShort, duration, number, percentage
+from lb.config.fields import duration, number, percentage
 from lb.config.resilience import Timeout
 from lb.config.section import AT_KEY, Found, Section, items_of, peek, readable
+from lb.config.shapes import OrShort
 
 Start = Annotated[float, duration()]
 

@@ -13,33 +13,22 @@ from pydantic import BeforeValidator, Field
 
 from lb.config.access import examine_request_id
 from lb.config.answers import ErrorPages, examine_pages
-from lb.config.fields import (
-    TOKEN,
-    OrOff,
-    address,
-    bind,
-    duration,
-    flag,
-    one_of,
-    parsed,
-    proxy,
-    size,
-    text,
-    whole,
-)
+from lb.config.fields import TOKEN, duration, flag, host_or_socket, one_of, parsed, proxy, size, text, whole
+from lb.config.guarded import Guarded, own_address
+from lb.config.paths import file_path
 from lb.config.pools import Pool, zone_name
 from lb.config.registry import Registry
 from lb.config.resilience import Timeout
 from lb.config.routes import Match, Route
-from lb.config.secret import TokenSource, file_path, no_secret
+from lb.config.secret import TokenSource, no_secret
 from lb.config.section import AT_KEY, Found, Section, items_of, pairs_of, peek, readable
+from lb.config.shapes import OrOff
 from lb.config.tls import OrTrue, ProxyProtocol, Tls
 from lb.config.upstream import Forwarded
 from lb.config.values import Address, Network, parse_host
 from lb.config.written import did_you_mean, is_off, quoted
 
-_bind = bind("0.0.0.0")
-_admin_bind = address("127.0.0.1", least_port=0)
+_bind = host_or_socket("0.0.0.0", least_port=0)
 _admin_host = parsed(parse_host, "a host name or an IP address, with no port", "lb.example.com")
 
 
@@ -168,10 +157,12 @@ class AccessLog(Section):
     )
 
 
-class Admin(Section):
+class Admin(Guarded):
     """The address of the admin API, the metrics and the health of the balancer itself."""
 
-    bind: Annotated[Address, _admin_bind] = Field(
+    what: ClassVar = "admin"
+
+    bind: Annotated[Address, own_address] = Field(
         default=Address("127.0.0.1", 9901),
         description="`host:port`. Anything but loopback needs a token. Port 0 takes a free one.",
     )
@@ -183,16 +174,6 @@ class Admin(Section):
         description="Names that clients may call it by in the Host header, besides localhost and addresses. "
         "Without a token, other names are refused; with one, only where this is given.",
     )
-
-    @classmethod
-    def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        bind = readable(_admin_bind.read, data.get("bind"))
-        if bind is not None and not bind.is_loopback and data.get("token") is None:
-            yield (
-                ("bind",),
-                f"{bind} can be reached from other machines, so admin needs a token: "
-                "token: {file: PATH} or {env: NAME}; or bind it to 127.0.0.1",
-            )
 
 
 class Drain(Section):
@@ -334,7 +315,7 @@ def _shared_binds(data: Mapping[str, Any]) -> Iterator[Found]:
     if admin is None or is_off(admin):
         return
     written = peek(admin, "bind")
-    bind = Admin.model_fields["bind"].default if written is None else readable(_admin_bind.read, written)
+    bind = Admin.model_fields["bind"].default if written is None else readable(own_address.read, written)
     if bind is not None and bind.port and seen.get(bind) == -1:
         yield ("registry", "bind"), f"{bind} is where admin listens, which has the registry in any case"
     elif bind in seen and written is None:

@@ -11,9 +11,10 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lb.config.fields import option
+from lb.config.fields import flag, text_of
 from lb.config.section import AT_KEY, Found
-from lb.config.written import Plain, did_you_mean, quoted
+from lb.config.values import parse_duration
+from lb.config.written import Plain, as_float, as_int, did_you_mean, natural, quoted, shown
 
 if TYPE_CHECKING:
     from lb.balance import Balancer
@@ -40,13 +41,13 @@ def examine_policy(name: str, options: dict[str, Any], directory: Path | None) -
             continue
         if key in named:
             try:
-                options[key] = option(value, _kind_of(named[key]))
+                options[key] = _option(value, _kind_of(named[key]))
                 if key in policy.checks:
                     policy.checks[key](options[key])
             except ValueError as error:
                 yield ("options", key), str(error)
         elif accepts_any:
-            options[key] = option(value, "")
+            options[key] = _option(value, "")
         else:
             yield ("options", key, AT_KEY), _unknown_option(name, key, tuple(named))
     for key, parameter in named.items():
@@ -155,3 +156,27 @@ def _unknown_option(policy: str, key: str, known: tuple[str, ...]) -> str:
         return f"{policy} has no options, so {quoted(key)} means nothing to it"
     near = did_you_mean(key, known) or f" (it has: {', '.join(known)})"
     return f"{policy} has no option {quoted(key)}{near}"
+
+
+def _option(value: object, kind: str) -> object:
+    """An option of a policy, by the name of the type that its parameter is annotated with.
+
+    A float takes a duration as well, since durations are floats of seconds in the code.
+    """
+    if kind == "bool":
+        return flag().read(value)
+    if kind == "str":
+        return text_of(value, "text")
+    if kind == "int":
+        number: float | None = as_int(value)
+        what = "a whole number"
+    elif kind == "float":
+        number = as_float(value)
+        if number is None and isinstance(value, Plain) and value[:1].isdigit():
+            return parse_duration(value)
+        what = "a number or a duration"
+    else:
+        return natural(value)
+    if number is None:
+        raise ValueError(f"must be {what}, not {shown(value)}")
+    return number

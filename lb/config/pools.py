@@ -9,27 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, model_serializer
 
 from lb.config.discovery import DiscoverySource
-from lb.config.fields import (
-    OrOff,
-    OrShort,
-    duration,
-    host_or_socket,
-    one_of,
-    parsed,
-    percentage,
-    statuses,
-    text,
-    whole,
-)
+from lb.config.fields import duration, host_or_socket, one_of, parsed, percentage, statuses, text, whole
 from lb.config.policy import examine_policy
 from lb.config.resilience import OutlierDetection, PoolLimits, PoolTimeouts, Retries, Timeout
 from lb.config.section import AT_KEY, Found, Path, Section, items_of, peek, readable
+from lb.config.shapes import OrOff, OrShort
 from lb.config.sticky import Sticky
 from lb.config.upstream import OnOrMapping, PoolTls
 from lb.config.values import Address, StatusSet, is_visible, parse_address, parse_host, parse_statuses
 from lb.config.written import nearest, quoted
 
-backend_address = host_or_socket()
+backend_address = host_or_socket("127.0.0.1", least_port=1)
 _POLICY = r"([A-Za-z_][A-Za-z0-9_]*|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)"
 policy_name = text("the name of a policy or module:Class", _POLICY, "p2c")
 

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from lb.config.fields import OFF
 from lb.config.schema import json_schema
+from lb.config.shapes import OFF
 
 _HEAD = """\
 # Configuration

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lb.config.fields import OrOff, duration, one_of, percentage, size, statuses, whole
+from lb.config.fields import duration, one_of, percentage, size, statuses, whole
 from lb.config.section import Found, Section, readable
+from lb.config.shapes import OrOff
 from lb.config.values import StatusSet, format_duration, parse_statuses
 from lb.config.written import is_off
 

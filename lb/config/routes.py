@@ -12,10 +12,11 @@ from pydantic import ConfigDict, Field
 
 from lb.config.access import BasicAuth, Headers, Networks, RouteLimits, examine_networks
 from lb.config.answers import ErrorPages, Redirect, Respond, examine_pages
-from lb.config.fields import TOKEN, Inherited, OrOff, duration, one_of, parsed, whole
+from lb.config.fields import TOKEN, duration, one_of, parsed, whole
 from lb.config.pools import Pool
 from lb.config.resilience import PoolTimeouts, Retries, Timeout
 from lb.config.section import AT_KEY, Found, Section, peek, readable
+from lb.config.shapes import Inherited, OrOff
 from lb.config.values import is_visible, parse_host_pattern
 from lb.config.written import as_int, did_you_mean, quoted, suggestion
 

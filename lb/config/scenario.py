@@ -8,12 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lb.config.fields import OrOff, OrShort, duration, flag, number, one_of, parsed, percentage, text, whole
+from lb.config.fields import duration, flag, number, one_of, parsed, percentage, text, whole
 from lb.config.latency import AnyLatency, LatencySpec, Start, seconds_of
 from lb.config.loader import read_text, validated
 from lb.config.pools import BalancerSpec, Zones, policy_name, zone_name
 from lb.config.resilience import OutlierDetection, PoolLimits, Retries, Timeout
 from lb.config.section import AT_KEY, Found, Section, items_of, peek
+from lb.config.shapes import OrOff, OrShort
 from lb.config.written import as_bool, quoted
 
 TimeoutOrOff = Annotated[float | None, duration(more_than=0), OrOff("a duration")]

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema, to_jsonable_python
 
-from lb.config.fields import OFF
 from lb.config.model import Config
+from lb.config.shapes import OFF
 
 
 class _AsWritten(GenerateJsonSchema):

@@ -10,15 +10,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field
 
 from lb.config.fields import parsed
+from lb.config.paths import file_path
 from lb.config.section import AT_KEY, Found, Section
 from lb.config.values import is_visible
-from lb.config.written import quoted
-
-
-def file_path(written: str) -> str:
-    if not written or "\0" in written:
-        raise ValueError(f"must be the path of a file, not {quoted(written)}")
-    return written
 
 
 def _variable(written: str) -> str:

@@ -12,9 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from lb.config.fields import TOKEN, OrOff, duration, flag, one_of, parsed
+from lb.config.fields import TOKEN, duration, flag, one_of, parsed
 from lb.config.secret import TokenSource, no_secret
 from lb.config.section import Found, Section
+from lb.config.shapes import OrOff
 from lb.config.values import is_visible
 from lb.config.written import quoted
 

@@ -11,16 +11,12 @@ from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandl
 from pydantic_core import CoreSchema, core_schema
 
 from lb.config.certificates import authority_problem, certificates_in, ciphers_problem, pair_problems
-from lb.config.fields import JsonSchema, flag, network, one_of, parsed
-from lb.config.secret import file_path
+from lb.config.fields import flag, network, one_of, parsed
+from lb.config.paths import file_path, from_the_file, usable_path
 from lb.config.section import AT_KEY, Found, Section, items_of, peek
+from lb.config.shapes import JsonSchema
 from lb.config.values import Network
-from lb.config.written import as_bool, is_nothing, is_off, shown, suggestion
-
-
-def _text(value: object) -> str:
-    """A path that can be looked at; empty where the field will complain itself."""
-    return str(value) if isinstance(value, str) and not is_nothing(value) and "\0" not in value else ""
+from lb.config.written import as_bool, is_off, shown, suggestion
 
 
 class Certificate(Section):
@@ -37,8 +33,8 @@ class Certificate(Section):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        _from_the_file(data, context, "cert", "key")
-        cert, key = _text(data.get("cert")), _text(data.get("key"))
+        from_the_file(data, context, "cert", "key")
+        cert, key = usable_path(data.get("cert")), usable_path(data.get("key"))
         if cert and key:
             yield from pair_problems(cert, key)
 
@@ -76,8 +72,8 @@ class Tls(Section):
 
     @classmethod
     def examine(cls, data: dict[str, Any], context: Mapping[str, Any]) -> Iterator[Found]:
-        _from_the_file(data, context, "client_ca")
-        authority = _text(data.get("client_ca"))
+        from_the_file(data, context, "client_ca")
+        authority = usable_path(data.get("client_ca"))
         problem = authority_problem(authority) if authority else None
         if problem:
             yield ("client_ca",), problem
@@ -90,20 +86,11 @@ class Tls(Section):
         yield from _never_used(data, context.get("directory"))
 
 
-def _from_the_file(data: dict[str, Any], context: Mapping[str, Any], *keys: str) -> None:
-    """Makes these paths those that they are from the configuration's directory on."""
-    directory = context.get("directory")
-    for key in keys:
-        path = data.get(key)
-        if isinstance(directory, FilePath) and isinstance(path, str) and _text(path):
-            data[key] = type(path)(directory / path)
-
-
 def _never_used(data: Mapping[str, Any], directory: object) -> Iterator[Found]:
     """Certificates for the same names with the same kind of key: only one of them could be shown."""
     seen: dict[object, int] = {}
     for number, pair in items_of(data.get("certificates")):
-        path = _text(peek(pair, "cert"))
+        path = usable_path(peek(pair, "cert"))
         try:
             full = str(directory / path) if isinstance(directory, FilePath) else path
             own = certificates_in(full)[0] if path else None

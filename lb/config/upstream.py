@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from lb.config.fields import OFF, JsonSchema, flag, one_of, parsed
+from lb.config.fields import flag, one_of, parsed
 from lb.config.section import AT_KEY, Found, Section
+from lb.config.shapes import OFF, JsonSchema
 from lb.config.values import parse_host
 from lb.config.written import as_bool, is_off, quoted
 

@@ -32,6 +32,7 @@ WRONG = [
     ("{▸fiel: a}", "pools.p.discovery[0].fiel: unknown key (did you mean file?)"),
     ("{▸file: {}}", "pools.p.discovery[0].file: needs a path, as in path: backends.yaml"),
     ("{file: ▸a/}", "pools.p.discovery[0].file: must be the path of a file, not"),
+    ("{file: {path: ▸~}}", "pools.p.discovery[0].file.path: must be a path, not nothing"),
     ("{file: {path: a, on_empty: ▸drop}}", "pools.p.discovery[0].file.on_empty: must be keep or accept"),
     ("{file: {path: a, max_stale: ▸0s}}", "pools.p.discovery[0].file.max_stale: must be more than 0"),
     ("{dns: {port: 80}}", "pools.p.discovery[0].dns: needs a name, as in name: greeter.internal"),
