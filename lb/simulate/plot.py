@@ -135,11 +135,7 @@ def draw(path: Path, scenario: Scenario, seed: int, seen: dict[str, Seen]) -> No
 
 
 def _latencies(axes: Sequence[Any], scenario: Scenario, seen: dict[str, Seen]) -> None:
-    from matplotlib.ticker import FuncFormatter
-
     percentile, time = axes
-    places = [_nines(share) for share in PERCENTILES]
-    centres = _centres(scenario)
     for number, (label, each) in enumerate(seen.items()):
         look: dict[str, Any] = {
             "color": COLOURS[number % len(COLOURS)],
@@ -148,32 +144,36 @@ def _latencies(axes: Sequence[Any], scenario: Scenario, seen: dict[str, Seen]) -
             "label": label,
         }
         if any(each.percentiles):
-            percentile.plot(places[: len(each.percentiles)], each.percentiles, **look)
-        time.plot(centres, each.p99, **look)
-    percentile.set_title("Latency by percentile")
-    most = max((len(each.percentiles) for each in seen.values()), default=1)
-    ticks = [share for share in NINES if _nines(share) <= places[max(0, most - 1)]]
-    percentile.set_xticks([_nines(share) for share in ticks], [f"p{share * 100:g}" for share in ticks])
-    time.set_title("p99 of the requests that ended at a time")
-    time.set_xlabel("seconds")
-    time.set_xlim(0, scenario.duration)
+            places = [_nines(share) for share in PERCENTILES[: len(each.percentiles)]]
+            percentile.plot(places, each.percentiles, **look)
+        time.plot(_centres(scenario), each.p99, **look)
+    _by_percentile(percentile, max((len(each.percentiles) for each in seen.values()), default=1))
+    _over_time(time, scenario)
     for axis in axes:
         axis.grid(True, linewidth=0.6)
-        if not any(any(each.percentiles) for each in seen.values()):
+        if any(any(each.percentiles) for each in seen.values()):
+            _scale(axis)
+        else:
             axis.annotate("no request went well", (0.5, 0.5), xycoords="axes fraction", ha="center")
-            continue
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, place: seconds(value)))
-        low, high = axis.get_ylim()
-        if low > 0 and high < 3 * low:
-            continue  # a logarithmic axis would have no place to name
-        axis.set_yscale("log")
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, place: seconds(value)))
-        low, high = axis.get_ylim()
-        named = "25" if high < 30 * low else ""
-        axis.yaxis.set_minor_formatter(FuncFormatter(_at_some(named)))
+    if percentile.lines:
+        percentile.legend(loc="lower right", frameon=False, fontsize=8, ncols=1 + len(seen) // 8)
+
+
+def _by_percentile(axis: Any, points: int) -> None:
+    """The axis on which each step has a tenth of what is left, for a curve of so many points."""
+    axis.set_title("Latency by percentile")
+    last = _nines(PERCENTILES[max(0, points - 1)])
+    ticks = [share for share in NINES if _nines(share) <= last]
+    axis.set_xticks([_nines(share) for share in ticks], [f"p{share * 100:g}" for share in ticks])
+
+
+def _over_time(axis: Any, scenario: Scenario) -> None:
+    axis.set_title("p99 of the requests that ended at a time")
+    axis.set_xlabel("seconds")
+    axis.set_xlim(0, scenario.duration)
     if scenario.warm_up:
-        time.axvspan(0, scenario.warm_up, color="#f0f0f0", linewidth=0)
-        time.annotate(
+        axis.axvspan(0, scenario.warm_up, color="#f0f0f0", linewidth=0)
+        axis.annotate(
             "warm-up",
             (scenario.warm_up / 2, 0.98),
             xycoords=("data", "axes fraction"),
@@ -183,8 +183,18 @@ def _latencies(axes: Sequence[Any], scenario: Scenario, seen: dict[str, Seen]) -
             fontsize=8,
             color="#888888",
         )
-    if percentile.lines:
-        percentile.legend(loc="lower right", frameon=False, fontsize=8, ncols=1 + len(seen) // 8)
+
+
+def _scale(axis: Any) -> None:
+    """Latencies from bottom to top: logarithmic, unless that would have no place to name."""
+    from matplotlib.ticker import FuncFormatter
+
+    low, high = axis.get_ylim()
+    if low <= 0 or high >= 3 * low:
+        axis.set_yscale("log")
+        low, high = axis.get_ylim()
+        axis.yaxis.set_minor_formatter(FuncFormatter(_at_some("25" if high < 30 * low else "")))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, place: seconds(value)))
 
 
 def _loads(figure: Any, scenario: Scenario, seen: dict[str, Seen], across: int, down: int) -> None:
