@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 DEFAULT_ADMIN = "http://127.0.0.1:9901"
 _Loaded = TypeVar("_Loaded")
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-config_option = click.option(
-    "-c",
-    "--config",
-    "config_file",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The configuration, a YAML file.",
+
+def file_option(*names: str, help: str, metavar: str = "FILE", required: bool = False) -> Option:
+    """An option that takes the path of a file."""
+    path = click.Path(path_type=Path)
+    return click.option(*names, metavar=metavar, required=required, type=path, help=help)
+
+
+config_option = file_option(
+    "-c", "--config", "config_file", required=True, help="The configuration, a YAML file."
 )
 
 
@@ -127,17 +129,10 @@ def schema(scenario: bool) -> None:
 @main.command()
 @click.argument("request_id")
 @click.option("--admin", metavar="URL", help=f"The admin address of the balancer. [{DEFAULT_ADMIN}]")
-@click.option(
-    "-c",
-    "--config",
-    "config_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Take the admin address and its token from this configuration.",
+@file_option(
+    "-c", "--config", "config_file", help="Take the admin address and its token from this configuration."
 )
-@click.option(
-    "--token-file", metavar="FILE", type=click.Path(path_type=Path), help="A file with the admin token."
-)
+@file_option("--token-file", help="A file with the admin token.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def explain(
     request_id: str, admin: str | None, config_file: Path | None, token_file: Path | None, as_json: bool
@@ -179,19 +174,17 @@ def demo(once: bool, port: int, admin_port: int, requests: int) -> None:
 
 @main.command()
 @click.argument("names", nargs=-1, metavar="[POLICY]...")
-@click.option(
+@file_option(
     "-c",
     "--scenario",
     "scenario_file",
     metavar="SCENARIO",
-    type=click.Path(path_type=Path),
     help="The scenario, a YAML file. One slow replica of four if left out.",
 )
-@click.option(
+@file_option(
     "--replay",
     "log_file",
     metavar="LOG",
-    type=click.Path(path_type=Path),
     help="Instead: the requests of an access log, as they came. - is standard input.",
 )
 @click.option(
@@ -215,9 +208,7 @@ def demo(once: bool, port: int, admin_port: int, requests: int) -> None:
 @click.option("--workers", type=click.IntRange(1, 256), help="So many workers, whatever the scenario says.")
 @click.option("--seed", default=1, show_default=True, help="The same one gives the same result, to the byte.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-@click.option(
-    "--plot", metavar="FILE", type=click.Path(path_type=Path), help="Also draw them: FILE.svg or FILE.png."
-)
+@file_option("--plot", help="Also draw them: FILE.svg or FILE.png.")
 def simulate(names: tuple[str, ...], against: tuple[str, ...], **asked: Any) -> None:
     """Run policies on virtual time, and print what came of each side by side.
 
