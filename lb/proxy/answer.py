@@ -61,32 +61,9 @@ def answer(
 
     Nothing in it tells an address of the inside.
     """
-    phrase = _phrase(failure.status)
-    if page is not None:
-        kind = page.content_type
-        body = page.render(
-            {
-                "request_id": request_id,
-                "status": b"%d" % failure.status,
-                "failure": failure.name.encode(),
-                "message": failure.message.encode(),
-            }
-        )
-    elif accept is not None and _wants_json(accept):
-        kind = b"application/json"
-        fields = {
-            "status": failure.status,
-            "error": failure.name,
-            "message": failure.message,
-            "request_id": request_id.decode("ascii"),
-        }
-        body = json.dumps(fields).encode() + b"\n"
-    else:
-        kind = b"text/plain; charset=utf-8"
-        text = f"{failure.status} {phrase}: {failure.message} ({failure.name}, request "
-        body = text.encode() + request_id + b")\n"
+    kind, body = _page(page, failure, request_id) if page is not None else _own(failure, request_id, accept)
     lines = [
-        f"HTTP/1.1 {failure.status} {phrase}".encode(),
+        _status_line(failure.status),
         b"Content-Type: " + kind,
         b"Content-Length: %d" % len(body),
         b"Cache-Control: no-store",
@@ -101,6 +78,31 @@ def answer(
     return Response(failure.status, lines, len(body)), body
 
 
+def _page(page: ErrorPage, failure: Failure, request_id: bytes) -> tuple[bytes, bytes]:
+    """Content type and body, as the configuration has them."""
+    values = {
+        "request_id": request_id,
+        "status": b"%d" % failure.status,
+        "failure": failure.name.encode(),
+        "message": failure.message.encode(),
+    }
+    return page.content_type, page.render(values)
+
+
+def _own(failure: Failure, request_id: bytes, accept: bytes | None) -> tuple[bytes, bytes]:
+    """The same of our own."""
+    if accept is not None and _wants_json(accept):
+        fields = {
+            "status": failure.status,
+            "error": failure.name,
+            "message": failure.message,
+            "request_id": request_id.decode("ascii"),
+        }
+        return b"application/json", json.dumps(fields).encode() + b"\n"
+    text = f"{failure.status} {_phrase(failure.status)}: {failure.message} ({failure.name}, request "
+    return b"text/plain; charset=utf-8", text.encode() + request_id + b")\n"
+
+
 def options() -> Response:
     """What this hop can do, for an OPTIONS that was to go no further."""
     return Response(200, [b"HTTP/1.1 200 OK", _ALLOW, b"Content-Length: 0", dates.line()], 0)
@@ -108,7 +110,7 @@ def options() -> Response:
 
 def own_answer(found: FixedAnswer | Redirect, values: Mapping[str, bytes]) -> tuple[Response, bytes]:
     """Head and body of what a route answers itself. `values` are those of the placeholders."""
-    lines = [f"HTTP/1.1 {found.status} {_phrase(found.status)}".encode(), dates.line()]
+    lines = [_status_line(found.status), dates.line()]
     if isinstance(found, Redirect):
         lines += [b"Location: " + found.location(values), b"Content-Length: 0"]
         return Response(found.status, lines, 0), b""
@@ -120,6 +122,10 @@ def own_answer(found: FixedAnswer | Redirect, values: Mapping[str, bytes]) -> tu
     if body:
         lines.append(b"Content-Type: " + found.content_type)
     return Response(found.status, lines, len(body)), body
+
+
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {_phrase(status)}".encode()
 
 
 def _phrase(status: int) -> str:
