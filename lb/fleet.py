@@ -26,7 +26,8 @@ from lb.control.ports import Port, spread
 from lb.control.shared_memory import SharedTable
 from lb.control.state import ReloadResult
 from lb.control.sums import Sums
-from lb.control.supervisor import Supervisor, Worker, WorkerFailed
+from lb.control.supervisor import Supervisor, WorkerFailed
+from lb.control.workers import Worker
 from lb.core.backend import Ejection
 from lb.core.load_table import Places
 from lb.core.pool import Pool

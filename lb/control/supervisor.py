@@ -19,32 +19,22 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
-import socket
-import subprocess
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from lb.control.channel import AskRefused, Channel, ChannelClosed, hand_over, pair, pair_for_descriptors
+from lb.control.channel import AskRefused, Channel, ChannelClosed, pair, pair_for_descriptors
 from lb.control.messages import Begin, Collect, Drain, Hello, Lend, Listeners, Message, TakeBack
 from lb.control.ports import Port
 from lb.control.shared_memory import SharedTable
+from lb.control.workers import TABLE, Seat, Worker, end_in_words, longer, started
 
 log = logging.getLogger("lb.workers")
 
 START = 30.0  # seconds that a worker may take to begin
-QUICK = 10.0  # seconds: who dies sooner than this after its predecessor has a cause that stays
-BACK_OFF = (0.5, 15.0)  # seconds: the first pause between two such deaths, doubled each time up to the second
 LAST_WORDS = 1.0  # seconds to read what a dead worker has said
 GRACE = 2.0  # seconds beyond the time for draining, before a worker is killed
 
 AT_ONCE = 0.5  # seconds that workers have for their last words when all is to end at once
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""What workers leave to the supervisor. Until they do, these are blocked, or one in the first moments of a
-worker would end it."""
-
-TABLE = "load table"  # the name under which its descriptor is handed over
 
 
 class WorkerFailed(Exception):
@@ -64,57 +54,6 @@ class Lead(Protocol):
         """A worker has ended, whether it was to or not. Its row of the load table is clear."""
 
 
-class Worker:
-    """A process at its seat."""
-
-    def __init__(self, seat: int, row: int, process: subprocess.Popen[bytes]) -> None:
-        self.seat = seat
-        self.row = row
-        self.process = process
-        self.pid = process.pid
-        self.channel = Channel()
-        self.way: socket.socket | None = None  # for descriptors
-        self.ready = False
-        self.greeted = False  # whether it knows what there is to know, and hears what comes
-        self.ended = asyncio.Event()
-
-    def __repr__(self) -> str:
-        return f"<Worker {self.seat}, process {self.pid}>"
-
-    def kill(self) -> None:
-        """Ends it without another word."""
-        if not self.ended.is_set():
-            self.process.kill()
-
-    def give(self, sockets: dict[str, int], message: Message) -> None:
-        """Hands descriptors over, and says what for."""
-        if self.way is None or self.channel.lost:
-            return
-        try:
-            hand_over(self.way, list(sockets), list(sockets.values()))
-        except OSError as error:
-            log.warning("worker %d (process %d) takes nothing any more: %s", self.seat, self.pid, error)
-            return
-        self.channel.tell(message)
-
-
-class _Seat:
-    """A place to work: who has it, and how its workers have fared."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.worker: Worker | None = None
-        self.lent_to: Worker | None = None
-        self.last_death = float("-inf")
-        self.quick_deaths = 0
-        self.filling: asyncio.Task[None] | None = None
-        self.changing = asyncio.Lock()  # one new worker at a time
-
-    @property
-    def ready(self) -> bool:
-        return self.worker is not None and self.worker.ready
-
-
 class Supervisor:
     """Keeps a worker on each of `count` seats. The table needs a row more than that."""
 
@@ -126,7 +65,7 @@ class Supervisor:
         self.lead = lead
         self.ending = False
         self._shared = shared
-        self._seats = [_Seat(number) for number in range(count)]
+        self._seats = [Seat(number) for number in range(count)]
         self._renewals = 0
         self._living: set[Worker] = set()
         self._burials: set[asyncio.Task[None]] = set()
@@ -146,7 +85,7 @@ class Supervisor:
                 await self.close()
                 raise each
 
-    async def _fill(self, seat: _Seat) -> None:
+    async def _fill(self, seat: Seat) -> None:
         """Puts a new worker on a seat. Raises WorkerFailed, and then it is as it was."""
         worker = await self._spawn(seat.number)
         renewals = self._renewals
@@ -162,7 +101,7 @@ class Supervisor:
         except ChannelClosed:
             with contextlib.suppress(TimeoutError):  # it is about to end, and how says more than we could
                 await asyncio.wait_for(worker.ended.wait(), 1.0)
-            reason = f"it {_end_in_words(worker.process.returncode)}"
+            reason = f"it {end_in_words(worker.process.returncode)}"
         except BaseException:
             worker.kill()
             raise
@@ -183,7 +122,7 @@ class Supervisor:
         way, their_way = pair_for_descriptors()
         with theirs, their_way:
             try:
-                process = _started(self.command, theirs.fileno(), their_way.fileno())
+                process = started(self.command, theirs.fileno(), their_way.fileno())
             except OSError:
                 ours.close()
                 way.close()
@@ -249,24 +188,19 @@ class Supervisor:
         if not worker.ended.is_set():
             asyncio.get_running_loop().call_later(GRACE, worker.kill)
 
-    def _replace_dead(self, seat: _Seat, worker: Worker, code: int) -> None:
-        """Starts another one: at once the first time, later where the last death isn't long ago."""
-        now = time.monotonic()
-        seat.quick_deaths = seat.quick_deaths + 1 if now - seat.last_death < QUICK else 0
-        seat.last_death = now
-        first, most = BACK_OFF
-        pause = min(most, first * 2 ** (seat.quick_deaths - 1)) if seat.quick_deaths else 0.0
+    def _replace_dead(self, seat: Seat, worker: Worker, code: int) -> None:
+        """Starts another one, now or later."""
+        pause = seat.bereaved()
         log.error(
             "worker %d (process %d) %s; another one is started %s",
             seat.number,
             worker.pid,
-            _end_in_words(code),
+            end_in_words(code),
             f"in {pause:g} s" if pause else "at once",
         )
         seat.filling = asyncio.ensure_future(self._fill_again(seat, pause))
 
-    async def _fill_again(self, seat: _Seat, pause: float) -> None:
-        first, most = BACK_OFF
+    async def _fill_again(self, seat: Seat, pause: float) -> None:
         while True:
             await asyncio.sleep(pause)
             try:
@@ -276,7 +210,7 @@ class Supervisor:
                         log.info("worker %d is back", seat.number)
                 return
             except (WorkerFailed, OSError) as error:
-                pause = min(most, max(first, pause * 2))
+                pause = longer(pause)
                 log.error("%s; the next one is started in %g s", error, pause)
 
     def _lend(self) -> None:
@@ -351,7 +285,7 @@ class Supervisor:
         for seat in self._seats:
             await self._replace(seat, timeout)
 
-    async def _replace(self, seat: _Seat, timeout: float) -> None:
+    async def _replace(self, seat: Seat, timeout: float) -> None:
         async with seat.changing:
             old = seat.worker
             if old is None:
@@ -400,26 +334,9 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _started(command: Sequence[str], *descriptors: int) -> subprocess.Popen[bytes]:
-    """A process that inherits these descriptors, and is told their numbers."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        return subprocess.Popen(
-            [*command, *map(str, descriptors)], pass_fds=descriptors, stdin=subprocess.DEVNULL
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _answers(found: Iterable[Message | BaseException]) -> Iterator[Message]:
     for each in found:
         if isinstance(each, Message):
             yield each
         elif not isinstance(each, AskRefused | ChannelClosed | TimeoutError):
             raise each
-
-
-def _end_in_words(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
-    return f"ended with {code}"

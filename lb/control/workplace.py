@@ -32,7 +32,7 @@ from lb.control.messages import (
     TakeBack,
 )
 from lb.control.shared_memory import SharedTable
-from lb.control.supervisor import SIGNALS, TABLE
+from lb.control.workers import SIGNALS, TABLE
 
 log = logging.getLogger("lb.workers")
 

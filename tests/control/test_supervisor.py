@@ -20,7 +20,8 @@ import pytest
 from lb.control.messages import Begin, Collect, Configure, Counts, Find, Found, Message
 from lb.control.ports import Port
 from lb.control.shared_memory import SharedTable
-from lb.control.supervisor import SIGNALS, Supervisor, Worker, WorkerFailed
+from lb.control.supervisor import Supervisor, WorkerFailed
+from lb.control.workers import SIGNALS, Worker
 from tests.control.seats import bound
 from tests.control.waiting import until
 
@@ -199,7 +200,7 @@ class TestDeath:
     async def test_where_it_dies_again_there_is_a_pause(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("lb.control.supervisor.BACK_OFF", (0.05, 0.1))
+        monkeypatch.setattr("lb.control.workers.BACK_OFF", (0.05, 0.1))
         async with house(1) as all_:
             for _ in range(4):
                 [process] = all_.processes.values()
@@ -220,7 +221,7 @@ class TestDeath:
     async def test_one_whose_successor_can_not_begin_is_tried_again(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("lb.control.supervisor.BACK_OFF", (0.05, 0.1))
+        monkeypatch.setattr("lb.control.workers.BACK_OFF", (0.05, 0.1))
         async with house() as all_:
             seats = all_.processes
             all_.supervisor.command = command("refuses")
@@ -378,7 +379,7 @@ class TestReload:
             assert all_.processes == before
 
     async def test_what_is_lent_is_lent_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("lb.control.supervisor.BACK_OFF", (30.0, 30.0))
+        monkeypatch.setattr("lb.control.workers.BACK_OFF", (30.0, 30.0))
         async with house() as all_:
             seats = all_.processes
             all_.supervisor.command = command("refuses")
