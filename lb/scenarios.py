@@ -17,6 +17,7 @@ from lb.config.scenario import Deploy, KeysSpec, ScenarioSpec, ServerSpec, Simul
 from lb.config.written import Plain
 from lb.core.rules import PoolRules, StickyRules, ZoneRules
 from lb.simulate import latency
+from lb.simulate.contestant import Contestant
 from lb.simulate.latency import Latency
 from lb.simulate.scenario import (
     Clients,
@@ -31,7 +32,6 @@ from lb.simulate.scenario import (
     Server,
     Slow,
 )
-from lb.simulate.world import Contestant
 
 
 class WrongPolicy(Exception):

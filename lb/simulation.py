@@ -20,6 +20,7 @@ from lb.config.scenario import load_scenario
 from lb.scenarios import WrongPolicy, contestants, scenario, with_workers
 from lb.simulate import replay, report
 from lb.simulate.access_log import LONGEST, Entry, Told, WrongFormat, entries, reader_for, spread
+from lb.simulate.contestant import CannotRun, Contestant
 from lb.simulate.default import ONE_SLOW_REPLICA
 from lb.simulate.estimate import Estimate, estimated
 from lb.simulate.plot import CannotPlot, Seen, checked, draw
@@ -27,7 +28,6 @@ from lb.simulate.progress import showing_progress
 from lb.simulate.run import Result, simulate
 from lb.simulate.scenario import Scenario
 from lb.simulate.trace import Trace, traced
-from lb.simulate.world import CannotRun, Contestant
 
 WIDE = 110
 """Columns of a table that isn't for a terminal."""

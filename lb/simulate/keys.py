@@ -40,6 +40,29 @@ def keyed_request(key: bytes) -> Request:
     return request
 
 
+KNOWN = 100_000
+"""So many requests of different keys are kept, to be used again."""
+
+
+def drawn_requests(draw: Callable[[], bytes], keyed: bool) -> Callable[[], Request]:
+    """A function that makes one request after the other, of keys that are drawn. Where none is asked for,
+    `keyed` is false, and none is in them."""
+    known: dict[bytes, Request] = {}
+
+    def request() -> Request:
+        key = draw()
+        found = known.get(key)
+        if found is None:
+            found = keyed_request(key)
+            if not keyed:
+                found.key = b""
+            if len(known) < KNOWN:
+                known[key] = found
+        return found
+
+    return request
+
+
 REMEMBERED = 1_000_000
 """So many keys are followed; of others that come later, nothing is said."""
 

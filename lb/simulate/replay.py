@@ -11,11 +11,11 @@ from lb.core.affinity import KeyReader
 from lb.core.backend import Backend
 from lb.core.clock import Clock
 from lb.core.message import Request
+from lb.simulate.contestant import Contestant
 from lb.simulate.estimate import Estimate
 from lb.simulate.run import Result
 from lb.simulate.scenario import Scenario
 from lb.simulate.trace import Trace
-from lb.simulate.world import Contestant
 
 LOG, AS_LOGGED = "the log", "as logged"
 """What the log says; and the same picks again, at the backends as they are estimated."""

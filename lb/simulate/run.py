@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lb.simulate.contestant import Contestant
 from lb.simulate.scenario import Scenario
-from lb.simulate.world import Contestant, Watcher, World
+from lb.simulate.world import Watcher, World
 
 NOBODY: Mapping[str, Watcher] = {}
 

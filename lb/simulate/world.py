@@ -7,27 +7,26 @@ world.latencies      # of the requests that went well, in seconds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from heapq import heappop, heappush
-from inspect import signature
 from math import inf
 from random import Random
-from typing import Any, Protocol
+from typing import Protocol
 
-from lb.balance import Balancer
-from lb.core.backend import Backend, BackendSpec
+from lb.core.backend import Backend
 from lb.core.failure import AT_LIMIT, NEVER, QUEUE_TIMEOUT, RESPONSE_TIMEOUT, Failure
-from lb.core.load_table import CELL, LoadTable
 from lb.core.message import Request
 from lb.core.pool import Pool
 from lb.core.rules import PoolRules
 from lb.simulate.arrivals import gaps
 from lb.simulate.clock import Event, VirtualClock
+from lb.simulate.contestant import Contestant
 from lb.simulate.cookies import Jar
-from lb.simulate.keys import Owners, drawing, keyed_request
+from lb.simulate.keys import Owners, drawing, drawn_requests
 from lb.simulate.latencies import Latencies
 from lb.simulate.machine import Machine
+from lb.simulate.presence import Presence
 from lb.simulate.probing import Probing
 from lb.simulate.scenario import Clients, Poisson, Scenario
 
@@ -37,22 +36,6 @@ ANSWER = 1024
 
 STEPS = 100
 """Progress is told so many times a run."""
-
-KNOWN = 100_000
-"""So many requests of different keys are kept, to be used again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contestant:
-    """A policy with its options, and what it is called in the table."""
-
-    label: str
-    policy: type[Balancer]
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-class CannotRun(Exception):
-    """A policy can't be made."""
 
 
 class Watcher(Protocol):
@@ -77,13 +60,11 @@ class World:
         self.jar: Jar | None = None  # the cookies of the clients, where the pool sets any
         horizon = scenario.duration
         self.machines = [Machine(server, f"{seed}/machine", horizon) for server in scenario.servers]
-        self._by_id = {machine.id: machine for machine in self.machines}
+        self._presence = Presence(scenario, self.machines)
         self._heap, self._next_number = self.clock.heap, self.clock.next_number
         self._timeout, self._warm_up = scenario.timeout, scenario.warm_up
         self._retries = scenario.rules.retries
         self._random = Random(f"{seed}/worker").random
-        self._place: dict[str, int] = {}
-        self._places = 0
         self.pools = [self._pool(number, seed) for number in range(scenario.workers)]
         self._only_pool = self.pools[0] if len(self.pools) == 1 else None
         self._budgeted = self.pools[0].budget is not None
@@ -93,7 +74,7 @@ class World:
         self._request: Callable[[], Request | None] | None = None  # what the next one asks for
         self._on_end = self._end
         self._people(seed)
-        self._membership()
+        self._presence.follow(self.pools, self.clock)
         if scenario.probes is not None:
             Probing(scenario.probes, self.machines, self.pools, self.clock)
         self.clock.at(scenario.warm_up, self._begin_counting)
@@ -101,31 +82,21 @@ class World:
     # --- before it begins ---
 
     def _pool(self, number: int, seed: int) -> Pool:
-        scenario, contestant = self.scenario, self.contestant
+        scenario = self.scenario
         rng = Random(f"{seed}/policy/{number}")
-        options = placed(contestant, number, scenario.workers)
-        try:
-            policy = contestant.policy(self.clock, rng, **options)
-        except Exception as error:
-            raise CannotRun(f"{contestant.label} can't be made: {type(error).__name__}: {error}") from error
+        policy = self.contestant.made(self.clock, rng, number, scenario.workers)
         rng = Random(f"{seed}/pool/{number}")
         pool = Pool(scenario.name, policy, self.clock, rules=_rules_in_zone(scenario, number), rng=rng)
-        table = self._table(number) if scenario.shared else None
+        table = self._presence.table(number) if scenario.shared else None
 
         def added(backend: Backend) -> None:
-            backend.upstream = self._by_id[backend.id]
+            backend.upstream = self._presence.machine(backend.id)
             backend.duration.observe = _forget  # nobody reads it here
             if table is not None:
-                backend.shared, backend.place = table, self._place[backend.id]
+                backend.shared, backend.place = table, self._presence.place(backend.id)
 
         pool.on_added = added
         return pool
-
-    def _table(self, row: int) -> LoadTable:
-        if row == 0:
-            places = sum(len(server.presence) for server in self.scenario.servers)
-            self._memory = memoryview(bytearray(CELL * places * self.scenario.workers))
-        return LoadTable(self._memory, self.scenario.workers, row)
 
     def _people(self, seed: int) -> None:
         arrivals, rng = self.scenario.arrivals, Random(f"{seed}/arrivals")
@@ -135,7 +106,7 @@ class World:
                 self.jar = Jar(self._reads_keys)
                 self._request = self.jar.requests(draw)
             else:
-                self._request = self._drawn_requests(draw)
+                self._request = drawn_requests(draw, self._reads_keys)
             self.owners = Owners()
         if isinstance(arrivals, Clients):
             think = arrivals.think.draw_from(rng)
@@ -157,53 +128,9 @@ class World:
             self.owners = Owners() if reader is not None else None
         self._arrival = self._gap(0.0)
 
-    def _drawn_requests(self, draw: Callable[[], bytes]) -> Callable[[], Request]:
-        """Requests of keys that are drawn. A policy that asks for no key finds none in them."""
-        known: dict[bytes, Request] = {}
-        reads_keys = self._reads_keys
-
-        def request() -> Request:
-            key = draw()
-            found = known.get(key)
-            if found is None:
-                found = keyed_request(key)
-                if not reads_keys:
-                    found.key = b""
-                if len(known) < KNOWN:
-                    known[key] = found
-            return found
-
-        return request
-
     @property
     def _reads_keys(self) -> bool:
         return self.pools[0].policy.key_of is not None
-
-    def _membership(self) -> None:
-        edges = {edge for machine in self.machines for span in machine.server.presence for edge in span}
-        self._present: set[str] = set()
-        self._change_members(0.0)
-        for at in sorted(edges):
-            if 0.0 < at <= self.scenario.duration:
-                self.clock.at(at, lambda event: self._change_members(event[0]))
-
-    def _change_members(self, now: float) -> None:
-        present = [
-            (number, machine.server)
-            for number, machine in enumerate(self.machines)
-            if any(start <= now < end for start, end in machine.server.presence)
-        ]
-        for _, server in present:
-            if server.id not in self._present:
-                self._place[server.id] = self._places
-                self._places += 1
-        self._present = {server.id for _, server in present}
-        specs = [
-            BackendSpec(server.id, "simulated", number, server.weight, server.tier, zone=server.zone)
-            for number, server in present
-        ]
-        for pool in self.pools:
-            pool.update(specs)
 
     def _begin_counting(self, event: Event) -> None:
         for machine in self.machines:
@@ -379,15 +306,6 @@ class _Waiter:
         self.pool.leave(self)
         self.pool.reject(QUEUE_TIMEOUT)
         self.world._failed(QUEUE_TIMEOUT.name, self.asked, self.world.clock.now)
-
-
-def placed(contestant: Contestant, number: int, workers: int) -> Mapping[str, Any]:
-    """Its options for this worker. A policy that takes a part of the fleet, as `aperture` does, is told which
-    balancer it is in, and of how many, where nobody has said."""
-    options, known = contestant.options, signature(contestant.policy.__init__).parameters
-    if "peer" in known and "peers" in known and not {"peer", "peers"} & set(options):
-        return {**options, "peer": number, "peers": workers}
-    return options
 
 
 def _rules_in_zone(scenario: Scenario, number: int) -> PoolRules:

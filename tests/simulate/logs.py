@@ -11,10 +11,11 @@ from typing import Any
 from lb.balance import policy_class
 from lb.simulate.access_log import Told, entries, reader_for, spread
 from lb.simulate.clock import Event
+from lb.simulate.contestant import Contestant
 from lb.simulate.run import Result, result_of
 from lb.simulate.scenario import Scenario
 from lb.simulate.trace import Trace, traced
-from lb.simulate.world import Contestant, World
+from lb.simulate.world import World
 
 START = 1_760_000_000.0
 

@@ -8,11 +8,12 @@ from random import Random
 import pytest
 
 from lb.balance import policy_class
+from lb.simulate.contestant import Contestant
 from lb.simulate.keys import drawing
 from lb.simulate.latency import Constant
 from lb.simulate.run import KeysMoved, result_of
 from lb.simulate.scenario import Crash, Keys, Probes, Scenario, Server
-from lb.simulate.world import Contestant, World
+from lb.simulate.world import World
 from tests.balance.chance import assert_share
 from tests.simulate.worlds import scenario, servers
 

@@ -9,9 +9,10 @@ from random import Random
 
 import pytest
 
+from lb.simulate.contestant import Contestant
 from lb.simulate.latency import Constant
 from lb.simulate.scenario import Poisson, Scenario
-from lb.simulate.world import Contestant, World
+from lb.simulate.world import World
 from tests.simulate.library import library
 from tests.simulate.supermarket import Control, corrections, shares_of, time_in_system
 from tests.simulate.worlds import BestOf, named, servers

@@ -9,12 +9,13 @@ import pytest
 
 from lb.balance import policy_class
 from lb.simulate import replay
+from lb.simulate.contestant import Contestant
 from lb.simulate.estimate import estimated
 from lb.simulate.latency import Constant, Exponential, LogNormal, Normal
 from lb.simulate.run import Result, result_of
 from lb.simulate.scenario import Failing, Other, Poisson, Scenario, Server
 from lb.simulate.trace import HELD, Trace
-from lb.simulate.world import Contestant, World
+from lb.simulate.world import World
 from tests.simulate.logs import line, log_of, trace_of
 from tests.simulate.worlds import named, servers
 

@@ -10,11 +10,12 @@ import pytest
 
 from lb.balance import policy_class
 from lb.core.rules import PoolRules
+from lb.simulate.contestant import Contestant
 from lb.simulate.default import ONE_SLOW_REPLICA
 from lb.simulate.report import moved
 from lb.simulate.run import Result, result_of, simulate
 from lb.simulate.scenario import Poisson
-from lb.simulate.world import Contestant, World
+from lb.simulate.world import World
 from tests.balance.chance import assert_share
 from tests.simulate.library import LIBRARY, library
 from tests.simulate.worlds import named, ran

@@ -9,9 +9,10 @@ from lb.balance import Balancer, policy_class
 from lb.core.backend import Backend
 from lb.core.clock import Clock
 from lb.core.message import Request
+from lb.simulate.contestant import Contestant
 from lb.simulate.latency import Constant, Latency
 from lb.simulate.scenario import Poisson, Scenario, Server
-from lb.simulate.world import Contestant, World
+from lb.simulate.world import World
 
 
 class BestOf(Balancer):
