@@ -10,31 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conformance import strict
+from tests.conformance.drawn import bounded, field, mutations, requests, token, value
 from tests.conformance.judges import FRAMING, H11, Aiohttp, Go, Meaning, Rejected, values
 from tests.conformance.recorder import RecordingBackend, ask
-from tests.conformance.test_differential import field, mutations, requests, token, value
 from tests.e2e.scene import ONE_BACKEND, Stage, set_up
 from tests.tools import need
 
 EXAMPLES = int(os.environ.get("LB_EXAMPLES", "300"))
 OURS = {"via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id", "date"}
-
-bounded = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[
-        HealthCheck.too_slow,
-        HealthCheck.data_too_large,
-        HealthCheck.function_scoped_fixture,
-    ],
-    phases=[Phase.explicit, Phase.generate, Phase.shrink],
-    derandomize=True,
-    database=None,
-)
 
 
 @dataclass
@@ -119,7 +106,7 @@ def court(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Court]:
             go.close()
 
 
-@bounded
+@bounded(EXAMPLES)
 @given(data=requests().flatmap(mutations))
 def test_all_judges_understand_the_same_request(court: Court, data: bytes) -> None:
     """Of what was right, of what was nearly right and passed all the same."""
@@ -138,7 +125,7 @@ def folded(headers: list[tuple[str, str]]) -> dict[str, list[str]]:
     return values((name.encode(), each.encode("latin-1")) for name, each in headers)
 
 
-@bounded
+@bounded(EXAMPLES)
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"]),
     target=st.text("/abc.;=:@&?-_~!$'()*+,09", max_size=20).map("/".__add__),
@@ -223,7 +210,7 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
-@bounded
+@bounded(EXAMPLES)
 @given(reply=responses().flatmap(mutations), method=st.sampled_from(["GET", "GET", "HEAD"]))
 def test_all_judges_understand_the_same_response(court: Court, reply: bytes, method: str) -> None:
     court.backend.reply = reply
