@@ -12,7 +12,7 @@ from string import Template
 
 from tests.conformance.strict import Response
 from tests.e2e.process import Balancer, running, until
-from tests.e2e.wire import Backend, Wire, connect
+from tests.e2e.wire import GET, OK, Backend, Wire, connect
 
 ONE_BACKEND = """
 access_log: off
@@ -82,6 +82,21 @@ class Scene:
         response = await client.response(method)
         client.close()
         return response
+
+    async def meet(self, *request: bytes) -> tuple[Wire, Wire]:
+        """A new client with this request, else a GET, and the connection at which a backend has got it."""
+        client = await self.connect()
+        await client.send(*request or (GET,))
+        backend = await self.first()
+        await backend.request()
+        return client, backend
+
+    async def acquainted(self) -> tuple[Wire, Wire]:
+        """The same, after the answer: both connections are idle, and there for another request."""
+        client, backend = await self.meet()
+        await backend.send(OK)
+        await client.response()
+        return client, backend
 
     async def close(self) -> None:
         """Ends all, and sees that the balancer holds nothing of it: no request, no connection."""

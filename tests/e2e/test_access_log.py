@@ -36,10 +36,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 async def one_of_each(scene: Scene) -> list[str]:
     """A good request, a malformed one, one whose client leaves; their IDs where there is an answer."""
-    client = await scene.connect()
-    await client.send(post(b"hello", path=r"/a?b=\c"))
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(post(b"hello", path=r"/a?b=\c"))
     await backend.send(OK)
     first = await client.response()
     second = await scene.ask(head("GET / HTTP/1.1"))

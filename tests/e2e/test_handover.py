@@ -70,10 +70,7 @@ async def test_who_waits_to_be_accepted_is_accepted_by_the_next_one(play: Play, 
 
 async def test_what_runs_is_finished_by_the_old_process(play: Play, processes: list[int]) -> None:
     scene = await play(ONE + "drain: {delay: 30s}\n")
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     scene.balancer.send(signal.SIGUSR2)
     processes.append(await scene.balancer.successor())
     await backend.send(answer(b"late"))

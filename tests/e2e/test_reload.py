@@ -110,10 +110,7 @@ async def test_a_backend_that_stays_keeps_statistics_health_and_connections(play
 
 async def test_fifty_reloads_do_not_cut_a_download(play: Play) -> None:
     scene = await play(ONE + "# $b\n")
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     await backend.send(head("HTTP/1.1 200 OK", "Content-Length: 500"))
     for number in range(50):
         config = ONE.replace("$a", "$b") if number % 2 else ONE + f"drain: {{delay: {number}ms}}\n"
@@ -130,10 +127,7 @@ async def test_fifty_reloads_do_not_cut_a_download(play: Play) -> None:
 async def test_tunnels_live_through_reloads(play: Play) -> None:
     """The pool of one gets another backend, loses the tunnel's own, and goes."""
     scene = await play(ONE + "# $b\n")
-    client = await scene.connect()
-    await client.send(get("/", "Connection: Upgrade", "Upgrade: chat"))
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(get("/", "Connection: Upgrade", "Upgrade: chat"))
     await backend.send(head("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: chat"))
     await client.until(b"\r\n\r\n")
     configs = [ONE.replace("[$a]", "[$a, $b]"), ONE.replace("$a", "$b"), ONE.replace("greeter", "other")]

@@ -18,10 +18,7 @@ POOL = "access_log: off\npools: {greeter: {backends: [$a]}}\n"
 
 async def in_flight(scene: Scene) -> tuple[Wire, Wire]:
     """A request that waits for its answer."""
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     return client, backend
 
 

@@ -34,6 +34,13 @@ def config(tls: str, more: str = "", top: str = "", connect: str = "10s") -> str
     return f"access_log: off\npools: {{greeter: {{{pool}{more}}}}}\n{top}"
 
 
+async def over_tls(play: Play, certificates: Certificates, more: str = "", top: str = "") -> Scene:
+    """A backend that is reached by TLS, and has a good certificate."""
+    scene = await play(config(f"{{ca: {certificates.ca}}}", more, top))
+    await scene.backend.speak(certificates.server())
+    return scene
+
+
 def failed(balancer: Balancer, name: str) -> float:
     return balancer.metric("lb_backend_failures_total", failure=name)
 
@@ -64,14 +71,10 @@ async def test_requests_go_over_tls_and_connections_are_kept(play: Play, certifi
 
 
 async def test_a_session_is_taken_up_again(play: Play, certificates: Certificates) -> None:
-    scene = await play(config(f"{{ca: {certificates.ca}}}", ", keepalive: off"))
-    await scene.backend.speak(certificates.server())
+    scene = await over_tls(play, certificates, ", keepalive: off")
     resumed = []
     for _ in range(3):
-        client = await scene.connect()
-        await client.send(GET)
-        backend = await scene.backend.accept()
-        await backend.request()
+        client, backend = await scene.meet()
         resumed.append(backend.info("ssl_object").session_reused)
         await backend.send(OK)
         assert (await client.response()).status == 200
@@ -227,13 +230,9 @@ async def test_a_backend_that_wants_a_certificate_gets_ours(play: Play, certific
 
 
 async def test_a_response_that_is_cut_never_looks_complete(play: Play, certificates: Certificates) -> None:
-    scene = await play(config(f"{{ca: {certificates.ca}}}"))
-    await scene.backend.speak(certificates.server())
+    scene = await over_tls(play, certificates)
     for in_order in (True, False):
-        client = await scene.connect()
-        await client.send(GET)
-        backend = await scene.backend.accept()
-        await backend.request()
+        client, backend = await scene.meet()
         await backend.send(head("HTTP/1.1 200 OK", "Connection: close") + b"until the end")
         if in_order:
             backend.close()  # with a close_notify
@@ -245,14 +244,8 @@ async def test_a_response_that_is_cut_never_looks_complete(play: Play, certifica
 
 
 async def test_a_stale_connection_costs_nobody_anything(play: Play, certificates: Certificates) -> None:
-    scene = await play(config(f"{{ca: {certificates.ca}}}"))
-    await scene.backend.speak(certificates.server())
-    client = await scene.connect()
-    await client.send(GET)
-    first = await scene.backend.accept()
-    await first.request()
-    await first.send(OK)
-    await client.response()
+    scene = await over_tls(play, certificates)
+    client, first = await scene.acquainted()
     await client.send(GET)
     await first.request()
     first.reset()  # with the request, as if it had been closed just then
@@ -263,14 +256,8 @@ async def test_a_stale_connection_costs_nobody_anything(play: Play, certificates
 
 
 async def test_an_idle_connection_is_closed_in_order(play: Play, certificates: Certificates) -> None:
-    scene = await play(config(f"{{ca: {certificates.ca}}}", ", keepalive: {idle: 300ms}"))
-    await scene.backend.speak(certificates.server())
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
-    await backend.send(OK)
-    await client.response()
+    scene = await over_tls(play, certificates, ", keepalive: {idle: 300ms}")
+    _, backend = await scene.acquainted()
     assert await backend.ended() == "fin"
 
 
@@ -280,8 +267,7 @@ async def test_an_idle_connection_is_closed_in_order(play: Play, certificates: C
 async def test_a_backend_that_reads_slowly_holds_the_client_back(
     play: Play, certificates: Certificates
 ) -> None:
-    scene = await play(config(f"{{ca: {certificates.ca}}}"))
-    await scene.backend.speak(certificates.server())
+    scene = await over_tls(play, certificates)
     size = 64 << 20
     client = await scene.connect()
     await client.send(head("POST / HTTP/1.1", "Host: a.example", f"Content-Length: {size}"))
@@ -301,13 +287,9 @@ async def test_a_backend_that_reads_slowly_holds_the_client_back(
 async def test_a_client_that_reads_slowly_holds_the_backend_back(
     play: Play, certificates: Certificates
 ) -> None:
-    scene = await play(config(f"{{ca: {certificates.ca}}}"))
-    await scene.backend.speak(certificates.server())
+    scene = await over_tls(play, certificates)
     size = 64 << 20
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     client.stop_reading()
     await backend.send(head("HTTP/1.1 200 OK", f"Content-Length: {size}"))
     taken = await backend.pour(size, 1.0)
@@ -323,18 +305,14 @@ SWITCH = head("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrad
 
 
 async def tunnel(scene: Scene) -> tuple[Wire, Wire]:
-    client = await scene.connect()
-    await client.send(OFFER)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(OFFER)
     await backend.send(SWITCH)
     await client.until(b"\r\n\r\n")
     return client, backend
 
 
 async def test_a_tunnel_over_tls(play: Play, certificates: Certificates) -> None:
-    scene = await play(config(f"{{ca: {certificates.ca}}}"))
-    await scene.backend.speak(certificates.server())
+    scene = await over_tls(play, certificates)
     client, backend = await tunnel(scene)
     for one, other in ((client, backend), (backend, client)):
         pouring = asyncio.ensure_future(one.pour(16 << 20, 30))
@@ -348,8 +326,7 @@ async def test_a_client_that_ends_its_half_still_gets_what_is_under_way(
     play: Play, certificates: Certificates
 ) -> None:
     """The backend can't be told, so it is waited for until nothing more comes."""
-    scene = await play(config(f"{{ca: {certificates.ca}}}"))
-    await scene.backend.speak(certificates.server())
+    scene = await over_tls(play, certificates)
     client, backend = await tunnel(scene)
     await client.send(b"last words")
     client.end()
@@ -369,8 +346,7 @@ async def ask_over_new(scene: Scene) -> int:
 
 
 async def test_files_that_change_hold_for_new_connections(play: Play, certificates: Certificates) -> None:
-    scene = await play(config(f"{{ca: {certificates.ca}}}", ", keepalive: off"))
-    await scene.backend.speak(certificates.server())
+    scene = await over_tls(play, certificates, ", keepalive: off")
     scene.backend.serve(OK)
     assert await ask_over_new(scene) == 200
 
@@ -389,8 +365,7 @@ async def test_files_that_change_hold_for_new_connections(play: Play, certificat
 
 
 async def test_a_reload_looks_at_the_files_too(play: Play, certificates: Certificates) -> None:
-    scene = await play(config(f"{{ca: {certificates.ca}}}"))
-    await scene.backend.speak(certificates.server())
+    scene = await over_tls(play, certificates)
     scene.backend.serve(OK)
     assert await ask_over_new(scene) == 200
     pem = certificates.ca.read_text()
@@ -448,8 +423,7 @@ def test_files_that_are_no_good(tmp_path: Path, certificates: Certificates, tls:
 
 async def test_probes_find_what_a_request_would(play: Play, certificates: Certificates) -> None:
     check = "health_check: {interval: 100ms, timeout: 5s, rise: 1, fall: 1}"
-    scene = await play(config(f"{{ca: {certificates.ca}}}", f", {check}"))
-    await scene.backend.speak(certificates.server())
+    scene = await over_tls(play, certificates, f", {check}")
     scene.backend.serve(OK)
     await eventually(lambda: scene.balancer.metric("lb_backend_up") == 1, "a good probe")
     assert await ask_over_new(scene) == 200
@@ -459,8 +433,7 @@ async def test_probes_find_what_a_request_would(play: Play, certificates: Certif
 
 
 async def test_workers_speak_it_too(play: Play, certificates: Certificates) -> None:
-    scene = await play(config(f"{{ca: {certificates.ca}}}", top="workers: 2\n"))
-    await scene.backend.speak(certificates.server())
+    scene = await over_tls(play, certificates, top="workers: 2\n")
     scene.backend.serve(OK)
     for _ in range(6):
         assert await ask_over_new(scene) == 200

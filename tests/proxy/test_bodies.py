@@ -48,10 +48,7 @@ async def test_a_chunked_request_body(scene: Scene, size: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_a_response_body_with_a_length(scene: Scene, size: int) -> None:
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     backend.push(answer(pattern(size)))
     response = await client.response()
     assert (response.body == pattern(size), response.get("content-length")) == (True, str(size))
@@ -61,10 +58,7 @@ async def test_a_response_body_with_a_length(scene: Scene, size: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_a_chunked_response_body(scene: Scene, size: int) -> None:
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     start = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked")
     backend.push(start + chunked(pattern(size), 70_000) + b"0\r\n\r\n")
     response = await client.response()
@@ -75,10 +69,7 @@ async def test_a_chunked_response_body(scene: Scene, size: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_a_response_body_that_ends_with_the_connection(scene: Scene, size: int) -> None:
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     backend.push(head("HTTP/1.1 200 OK") + pattern(size))
     backend.close()
     response = await client.response()
@@ -91,10 +82,7 @@ async def test_a_response_body_that_ends_with_the_connection(scene: Scene, size:
 async def test_a_client_of_http_1_0_gets_a_body_without_coding_that_ends_with_the_connection(
     scene: Scene, coding: bool
 ) -> None:
-    client = await scene.connect()
-    await client.send(get("/", "Connection: keep-alive", version="1.0"))
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(get("/", "Connection: keep-alive", version="1.0"))
     if coding:
         await backend.send(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), b"5\r\nhello\r\n0\r\n\r\n")
     else:
@@ -136,10 +124,7 @@ async def test_the_first_bytes_of_a_body_do_not_wait_for_the_last(scene: Scene) 
 
 
 async def test_chunks_are_passed_on_as_they_come(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     await backend.send(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"))
     await client.until(b"\r\n\r\n")
     for word in (b"one", b"two"):
@@ -179,10 +164,7 @@ async def test_a_response_without_a_body_keeps_both_connections(scene: Scene, st
 
 
 async def test_304_may_tell_the_length_of_what_it_does_not_bring(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(get("/", 'If-None-Match: "x"'))
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(get("/", 'If-None-Match: "x"'))
     await backend.send(head("HTTP/1.1 304 Not Modified", "Content-Length: 100"))
     assert (await client.response()).get("content-length") == "100"
     await client.send(GET)

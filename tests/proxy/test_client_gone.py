@@ -21,10 +21,7 @@ async def is_free(scene: Scene, backend: Wire) -> None:
 
 @WAYS
 async def test_while_it_waits_for_the_answer(scene: Scene, leave: object) -> None:
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     leave(client)  # type: ignore[operator]
     await is_free(scene, backend)
     assert (scene.balancer.api("/api/requests?limit=1"))["requests"][0]["status"] == 499
@@ -32,10 +29,7 @@ async def test_while_it_waits_for_the_answer(scene: Scene, leave: object) -> Non
 
 @WAYS
 async def test_while_it_waits_with_more_requests_in_the_queue(scene: Scene, leave: object) -> None:
-    client = await scene.connect()
-    await client.send(GET * 3)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(GET * 3)
     leave(client)  # type: ignore[operator]
     await is_free(scene, backend)
     assert await scene.backend.no_more()
@@ -43,10 +37,7 @@ async def test_while_it_waits_with_more_requests_in_the_queue(scene: Scene, leav
 
 @WAYS
 async def test_in_the_midst_of_a_download(scene: Scene, leave: object) -> None:
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     await backend.send(head("HTTP/1.1 200 OK", "Content-Length: 100000000"))
     await client.until(b"\r\n\r\n")
     backend.push(bytes(1_000_000))
@@ -138,10 +129,7 @@ async def test_nothing_but_an_end(scene: Scene) -> None:
 @WAYS
 async def test_from_a_stream_that_is_silent(scene: Scene, leave: object) -> None:
     """A FIN might be a half-close, but hardly behind a response that has begun and says nothing."""
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     await backend.send(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + b"5\r\nevent\r\n")
     await client.until(b"event")
     leave(client)  # type: ignore[operator]

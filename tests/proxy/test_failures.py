@@ -31,10 +31,7 @@ MALFORMED = [
 
 async def fails(scene: Scene, reply: bytes, request: bytes = GET) -> tuple[str, int]:
     """The failure's name and the status, as the record has them, and as the client sees them too."""
-    client = await scene.connect()
-    await client.send(request)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(request)
     await backend.send(reply)
     backend.close()
     response = await client.response()
@@ -52,10 +49,7 @@ async def test_a_response_that_is_none_becomes_a_502(scene: Scene, reply: bytes)
 
 
 async def test_a_reset_without_an_answer_becomes_a_502(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     backend.reset()
     response = await client.response()
     assert (response.status, b"(reset, " in response.body) == (502, True)
@@ -70,10 +64,7 @@ async def test_a_reset_without_an_answer_becomes_a_502(scene: Scene) -> None:
 async def test_a_response_head_beyond_all_measure_becomes_a_502_however_it_is_cut(
     scene: Scene, pieces: int
 ) -> None:
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     reply = head("HTTP/1.1 200 OK", "Content-Length: 0", "X: " + "x" * 200_000)
     size = len(reply) // pieces + 1
     for at in range(0, len(reply), size):
@@ -87,10 +78,7 @@ async def test_a_response_head_beyond_all_measure_becomes_a_502_however_it_is_cu
 async def test_a_response_that_breaks_off_looks_broken_to_the_client(
     scene: Scene, reply: bytes, abrupt: bool
 ) -> None:
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     await backend.send(reply)
     head_ = await client.until(b"\r\n\r\n")
     if abrupt:
@@ -107,10 +95,7 @@ async def test_a_response_that_breaks_off_looks_broken_to_the_client(
 
 @pytest.mark.parametrize("reply", CUT, ids=lambda reply: repr(reply[15:80]))
 async def test_only_a_reset_tells_a_client_of_http_1_0_that_a_body_is_cut(scene: Scene, reply: bytes) -> None:
-    client = await scene.connect()
-    await client.send(get(version="1.0"))
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(get(version="1.0"))
     await backend.send(reply)
     await client.until(b"\r\n\r\n")
     backend.close()
@@ -119,10 +104,7 @@ async def test_only_a_reset_tells_a_client_of_http_1_0_that_a_body_is_cut(scene:
 
 async def test_a_cut_that_only_a_reset_shows_is_passed_on_as_a_cut(scene: Scene) -> None:
     """The body ends with the backend's connection: a FIN is its end, a RST is not."""
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     await backend.send(head("HTTP/1.1 200 OK") + b"half")
     await client.until(b"half")
     backend.reset()
@@ -131,10 +113,7 @@ async def test_a_cut_that_only_a_reset_shows_is_passed_on_as_a_cut(scene: Scene)
 
 
 async def test_bytes_behind_a_response_reach_nobody(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     await backend.send(OK + answer(b"poison"))
     assert (await client.response()).body == b"ok"
     await client.send(GET)
@@ -155,10 +134,7 @@ async def test_bytes_behind_a_response_reach_nobody(scene: Scene) -> None:
     ],
 )
 async def test_a_failure_is_told_as_json_or_as_text(scene: Scene, accept: str | None, kind: str) -> None:
-    client = await scene.connect()
-    await client.send(get("/", *([f"Accept: {accept}"] if accept else [])))
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(get("/", *([f"Accept: {accept}"] if accept else [])))
     backend.reset()
     response = await client.response()
     request_id = response.get("x-request-id") or "?"
@@ -175,10 +151,7 @@ async def test_a_failure_is_told_as_json_or_as_text(scene: Scene, accept: str | 
 
 
 async def test_a_failure_asked_for_with_head_has_no_body(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(head("HEAD / HTTP/1.1", "Host: a.example"))
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(head("HEAD / HTTP/1.1", "Host: a.example"))
     backend.reset()
     response = await client.response("HEAD")
     assert response.status == 502

@@ -10,10 +10,7 @@ HINTS = head("HTTP/1.1 103 Early Hints", "Link: </a.css>; rel=preload")
 
 
 async def test_early_hints_are_passed_on_before_the_answer(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     await backend.send(HINTS)
     assert b"Link: </a.css>; rel=preload\r\n" in await client.until(b"\r\n\r\n")
     await backend.send(HINTS + HINTS + OK)
@@ -22,10 +19,7 @@ async def test_early_hints_are_passed_on_before_the_answer(scene: Scene) -> None
 
 
 async def test_a_client_of_http_1_0_gets_no_interim_response(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(get(version="1.0"))
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(get(version="1.0"))
     await backend.send(HINTS + OK)
     response = await client.response()
     assert (response.status, response.interim) == (200, [])
@@ -61,10 +55,7 @@ async def test_a_final_answer_instead_of_100_continue(scene: Scene) -> None:
 
 async def test_a_100_that_nobody_asked_for_is_passed_on_too(scene: Scene) -> None:
     """RFC 9110, section 15.2: unless we had asked for it. Clients have to be ready for it."""
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     await backend.send(head("HTTP/1.1 100 Continue") + OK)
     response = await client.response()
     assert (response.status, response.interim) == (200, [100])

@@ -136,12 +136,7 @@ async def test_a_backend_of_http_1_0_is_asked_on_a_new_connection_each_time(scen
 
 
 async def test_an_idle_connection_that_the_backend_closed_is_not_used(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
-    await backend.send(OK)
-    await client.response()
+    client, backend = await scene.acquainted()
     backend.end()
     assert await backend.ended()  # the balancer has noticed
     await client.send(post(b"not to be tried twice"))
@@ -152,12 +147,7 @@ async def test_an_idle_connection_that_the_backend_closed_is_not_used(scene: Sce
 
 
 async def test_a_backend_that_speaks_unasked_loses_its_connection(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
-    await backend.send(OK)
-    await client.response()
+    client, backend = await scene.acquainted()
     await backend.send(answer(b"poison"))
     assert await backend.ended()
     await client.send(GET)
@@ -191,12 +181,7 @@ async def test_no_get_is_lost_to_a_backend_that_closes_connections_as_it_likes(s
 
 
 async def test_a_post_is_never_sent_twice(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(GET)
-    backend = await scene.backend.accept()
-    await backend.request()
-    await backend.send(OK)
-    await client.response()
+    client, backend = await scene.acquainted()
     await client.send(post(b"once"))
     assert (await backend.request()).body == b"once"
     backend.close()

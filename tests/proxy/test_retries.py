@@ -47,11 +47,6 @@ async def other_than(scene: Scene, first: Wire) -> Wire:
     return await scene.backends[names[0]].accept()
 
 
-async def first_attempt(scene: Scene) -> Wire:
-    """Whichever backend is asked first: round robin goes on from one test to the next."""
-    return await scene.first()
-
-
 async def reset(wire: Wire) -> None:
     wire.reset()
 
@@ -85,10 +80,7 @@ async def be_unavailable_at_length(wire: Wire) -> None:
     ],
 )
 async def test_an_idempotent_request_goes_to_the_other_one(scene, method, fail, failure) -> None:
-    client = await scene.connect()
-    await client.send(get("/").replace(b"GET", method.encode(), 1))
-    first = await first_attempt(scene)
-    await first.request()
+    client, first = await scene.meet(get("/").replace(b"GET", method.encode(), 1))
     await fail(first)
     second = await other_than(scene, first)
     assert (await second.request()).method == method
@@ -105,10 +97,7 @@ async def test_an_idempotent_request_goes_to_the_other_one(scene, method, fail, 
     ("fail", "status"), [(reset, 502), (talk_nonsense, 502), (say_nothing, 504), (be_unavailable, 503)]
 )
 async def test_a_post_that_has_been_sent_does_not(scene: Scene, fail, status) -> None:
-    client = await scene.connect()
-    await client.send(post(b"order"))
-    first = await first_attempt(scene)
-    await first.request()
+    client, first = await scene.meet(post(b"order"))
     await fail(first)
     response = await client.response()
     assert response.status == status
@@ -134,7 +123,7 @@ async def test_a_body_is_kept_for_the_second_attempt(scene: Scene, size: int) ->
     body = bytes(index % 251 for index in range(size))
     client = await scene.connect()
     await client.send(post(body).replace(b"POST", b"PUT", 1))
-    first = await first_attempt(scene)
+    first = await scene.first()
     assert (await first.request()).body == body
     first.reset()
     second = await other_than(scene, first)
@@ -148,7 +137,7 @@ async def test_a_body_that_still_comes_goes_on_at_the_other_one(scene: Scene) ->
     await client.send(
         head("PUT / HTTP/1.1", "Host: a.example", "Transfer-Encoding: chunked"), b"3\r\nabc\r\n"
     )
-    first = await first_attempt(scene)
+    first = await scene.first()
     await first.until(b"abc")
     first.reset()
     second = await other_than(scene, first)
@@ -160,20 +149,14 @@ async def test_a_body_that_still_comes_goes_on_at_the_other_one(scene: Scene) ->
 
 
 async def test_a_longer_body_is_not_kept(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(post(bytes(65537)).replace(b"POST", b"PUT", 1))
-    first = await first_attempt(scene)
-    await first.request()
+    client, first = await scene.meet(post(bytes(65537)).replace(b"POST", b"PUT", 1))
     first.reset()
     assert (await client.response()).status == 502
 
 
 async def test_both_fail(scene: Scene) -> None:
     """The client is told of the last failure, and the limit holds."""
-    client = await scene.connect()
-    await client.send(get())
-    first = await first_attempt(scene)
-    await first.request()
+    client, first = await scene.meet()
     first.reset()
     second = await other_than(scene, first)
     await second.request()
@@ -187,10 +170,7 @@ async def test_both_fail(scene: Scene) -> None:
 
 async def test_both_are_unavailable(scene: Scene) -> None:
     """The second one's answer is what the client gets."""
-    client = await scene.connect()
-    await client.send(get())
-    first = await first_attempt(scene)
-    await first.request()
+    client, first = await scene.meet()
     await be_unavailable(first)
     second = await other_than(scene, first)
     await second.request()
@@ -199,10 +179,7 @@ async def test_both_are_unavailable(scene: Scene) -> None:
 
 
 async def test_an_answer_that_has_begun_is_not_begun_again(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(get())
-    first = await first_attempt(scene)
-    await first.request()
+    client, first = await scene.meet()
     await first.send(head("HTTP/1.1 200 OK", "Content-Length: 10"), b"half")
     await client.until(b"half")
     first.reset()
@@ -212,19 +189,13 @@ async def test_an_answer_that_has_begun_is_not_begun_again(scene: Scene) -> None
 
 @pytest.mark.parametrize("path", ["/never", "/poor"])
 async def test_no_second_attempt_where_the_route_or_the_budget_has_none(scene: Scene, path: str) -> None:
-    client = await scene.connect()
-    await client.send(get(path))
-    first = await first_attempt(scene)
-    await first.request()
+    client, first = await scene.meet(get(path))
     first.reset()
     assert (await client.response()).status == 502
 
 
 async def test_a_third_attempt_takes_a_tried_one_where_there_is_no_other(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(get("/twice"))
-    first = await first_attempt(scene)
-    await first.request()
+    client, first = await scene.meet(get("/twice"))
     first.reset()
     second = await other_than(scene, first)
     await second.request()
@@ -238,10 +209,7 @@ async def test_a_third_attempt_takes_a_tried_one_where_there_is_no_other(scene: 
 
 
 async def test_the_total_time_ends_it_all(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(get("/short"))
-    first = await first_attempt(scene)
-    await first.request()
+    client, first = await scene.meet(get("/short"))
     response = await client.response()
     assert response.status == 504
     assert scene.balancer.record(response.get("x-request-id") or "")["failure"]["name"] == "timeout"
@@ -249,20 +217,14 @@ async def test_the_total_time_ends_it_all(scene: Scene) -> None:
 
 
 async def test_the_total_time_ends_a_download_too(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(get("/short"))
-    first = await first_attempt(scene)
-    await first.request()
+    client, first = await scene.meet(get("/short"))
     await first.send(head("HTTP/1.1 200 OK", "Content-Length: 10"), b"half")
     await client.until(b"half")
     assert await client.ended() == "fin"
 
 
 async def test_a_client_that_goes_between_two_attempts(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(get())
-    first = await first_attempt(scene)
-    await first.request()
+    client, first = await scene.meet()
     first.reset()
     second = await other_than(scene, first)
     await second.request()

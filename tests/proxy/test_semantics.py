@@ -60,10 +60,7 @@ async def test_unknown_fields_pass_in_both_directions(scene: Scene) -> None:
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
 async def test_what_has_no_content_has_no_coding(scene: Scene, status: str) -> None:
-    client = await scene.connect()
-    await client.send(get())
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     await backend.send(head(f"HTTP/1.1 {status}", "Transfer-Encoding: chunked"))
     response = await client.response()
     assert (response.get("transfer-encoding"), response.body) == (None, b"")
@@ -161,10 +158,7 @@ async def test_chunk_extensions_end_here_and_may_not_go_on_for_ever(scene: Scene
 
 
 async def test_a_flood_of_interim_responses_is_cut(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(get())
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet()
     await backend.send(head("HTTP/1.1 103 Early Hints", "Link: </a>") * 1000 + OK)
     response = await client.response()
     assert response.status == 502

@@ -82,10 +82,7 @@ async def test_a_chunk_that_is_not_complete_does_not_wait_for_its_end(scene: Sce
 
 
 async def test_a_body_of_a_length_comes_byte_by_byte_too(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(get("/poll"))
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(get("/poll"))
     await backend.send(head("HTTP/1.1 200 OK", "Content-Length: 10"))
     await client.until(b"\r\n\r\n")
     for digit in b"0123456789":
@@ -130,10 +127,7 @@ pools: {greeter: {backends: [$a], retries: off, outlier_detection: off,
 async def test_silence_within_the_timeouts_harms_nobody(play: Play) -> None:
     """A long poll is quiet before its head, a stream between its events. Each event begins the time anew."""
     scene = await play(IDLE)
-    client = await scene.connect()
-    await client.send(get("/poll"))
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(get("/poll"))
     assert await client.quiet(1.2)
     await backend.send(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", *EVENTS))
     await client.until(b"\r\n\r\n")

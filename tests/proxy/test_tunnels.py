@@ -88,10 +88,7 @@ async def test_a_tunnel_is_counted(scene: Scene) -> None:
 
 
 async def test_what_comes_with_the_heads_is_passed_on(scene: Scene) -> None:
-    client = await scene.connect()
-    await client.send(get("/", *OFFER), b"early")
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(get("/", *OFFER), b"early")
     await backend.send(TAKEN + b"first")
     await client.until(b"\r\n\r\nfirst")
     await backend.until(b"early")
@@ -99,10 +96,7 @@ async def test_what_comes_with_the_heads_is_passed_on(scene: Scene) -> None:
 
 async def test_much_may_come_before_the_switch(scene: Scene) -> None:
     """More than is read ahead of an ordinary request's turn."""
-    client = await scene.connect()
-    await client.send(get("/", *OFFER), bytes(300_000))
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(get("/", *OFFER), bytes(300_000))
     assert await client.quiet(0.2)
     await backend.send(TAKEN)
     assert await backend.count(300_000, 5) == 300_000
@@ -199,10 +193,7 @@ async def test_the_total_time_ends_it_too(scene: Scene) -> None:
 
 async def test_an_offer_that_is_not_taken(scene: Scene) -> None:
     """The answer is an ordinary one, and so is what follows."""
-    client = await scene.connect()
-    await client.send(get("/1", *OFFER) + get("/2"))
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(get("/1", *OFFER) + get("/2"))
     await backend.send(OK)
     assert (await client.response()).status == 200
     assert (await backend.request()).target == "/2"
@@ -242,10 +233,7 @@ async def test_what_is_no_offer(scene: Scene, fields: tuple[str, ...]) -> None:
     ],
 )
 async def test_a_backend_that_switches_to_what_nobody_offered(scene: Scene, reply: bytes) -> None:
-    client = await scene.connect()
-    await client.send(get("/", *OFFER))
-    backend = await scene.backend.accept()
-    await backend.request()
+    client, backend = await scene.meet(get("/", *OFFER))
     await backend.send(reply)
     assert (await client.response()).status == 502
 
