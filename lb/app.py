@@ -9,17 +9,17 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lb.apply import apply
-from lb.binding import in_words
 from lb.build import CannotStart, warnings
 from lb.certificates import Renewal
-from lb.changes import changed_keys
-from lb.chores import Chore, fold, leave_descriptors
 from lb.config import Config, ConfigError
 from lb.control.state import ReloadResult
 from lb.proxy.sockets import Inherited
-from lb.reload import KNOWN_BY, prepare
-from lb.running import Prepared, Running
+from lb.running.apply import apply
+from lb.running.binding import in_words
+from lb.running.changes import changed_keys
+from lb.running.chores import Chore, fold, leave_descriptors
+from lb.running.parts import Prepared, Running
+from lb.running.prepare import KNOWN_BY, prepare
 
 if TYPE_CHECKING:
     from lb.control.admin import AdminServer

@@ -34,7 +34,7 @@ from lb.core.pool import Pool
 from lb.observe.metrics import LbCollector
 from lb.proxy.listener import Listener
 from lb.proxy.sockets import Inherited, Listening
-from lb.running import Prepared
+from lb.running.parts import Prepared
 from lb.watch import ConfigFile
 from lb.worker import command
 

@@ -17,7 +17,7 @@ from lb.discovery.watch import Watch
 from lb.sources import name_all, specs_of, watches_for
 
 if TYPE_CHECKING:
-    from lb.running import Known, Prepared, Running
+    from lb.running.parts import Known, Prepared, Running
 
 log = logging.getLogger("lb.discovery")
 

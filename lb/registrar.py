@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lb.control.registry.table import Entry, Table
     from lb.control.state import AdminState
     from lb.proxy.sockets import Listening
-    from lb.running import Running
+    from lb.running.parts import Running
 
 
 class Registrar:

@@ -35,8 +35,8 @@ from lb.control.workplace import Sockets, arguments, work
 from lb.core.backend import Backend
 from lb.process import allow_many_files, calm_the_collector, keep_freed_memory
 from lb.proxy.sockets import BACKLOG, Inherited, Listening
-from lb.reload import prepare
-from lb.running import Prepared, connections
+from lb.running.parts import Prepared, connections
+from lb.running.prepare import prepare
 
 Given = dict[str, list[socket.socket]]  # by the name of the listener
 

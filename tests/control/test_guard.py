@@ -14,7 +14,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from lb.binding import must_be_local
 from lb.build import CannotStart
 from lb.config import Address, ConfigError, loads
 from lb.control import admin as admin_module
@@ -25,6 +24,7 @@ from lb.control.gate import GATE
 from lb.control.room import MOST
 from lb.control.state import AdminState
 from lb.proxy.sockets import Inherited, Listening
+from lb.running.binding import must_be_local
 from tests.control.test_admin import records, state
 from tests.e2e.conftest import Play, play
 from tests.e2e.process import Balancer, eventually, run, running

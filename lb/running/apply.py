@@ -17,7 +17,7 @@ from lb.membership import adopt_sources
 from lb.observe.access_log import AccessLog
 from lb.observe.records import RequestRecords
 from lb.registrar import Registrar
-from lb.running import Prepared, Running
+from lb.running.parts import Prepared, Running
 from lb.sources import specs_of
 
 log = logging.getLogger("lb")

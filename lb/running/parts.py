@@ -34,7 +34,7 @@ from lb.proxy.plane import Plane
 from lb.proxy.reach import Reach
 from lb.proxy.sockets import Inherited, Listening
 from lb.registrar import Registrar
-from lb.replaced import Replaced
+from lb.running.replaced import Replaced
 
 if TYPE_CHECKING:
     from lb.control.admin import AdminServer
@@ -94,7 +94,10 @@ class Running:
         self.plane = Plane(loop, Routes(()), {}, identification(config), ())
         self.door = Door(self.plane)
         self.replaced = Replaced(self.has_left)
-        self.admin_state = AdminState(
+        self.admin_state = self._admin_state()
+
+    def _admin_state(self) -> AdminState:
+        return AdminState(
             version=__version__,
             epoch=self.epoch,
             pools={},

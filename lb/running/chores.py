@@ -7,7 +7,7 @@ from collections.abc import Callable
 from operator import attrgetter
 
 from lb.build import own_files
-from lb.running import Running
+from lb.running.parts import Running
 
 
 class Chore:

@@ -14,7 +14,7 @@ from lb.config import Address
 from lb.config import Listener as ListenerConfig
 from lb.proxy.listener import Listener, ListenerOptions
 from lb.proxy.sockets import Listening
-from lb.running import Prepared, Running
+from lb.running.parts import Prepared, Running
 
 
 class Addresses:

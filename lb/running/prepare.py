@@ -9,7 +9,6 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from lb.binding import Addresses
 from lb.build import (
     CannotStart,
     build_policy,
@@ -27,7 +26,8 @@ from lb.logfile import LogFile
 from lb.membership import first_sets, prepare_sources, specs_to_be
 from lb.proxy.reach import Reach
 from lb.registrar import prepare_registrar
-from lb.running import Prepared, Running
+from lb.running.binding import Addresses
+from lb.running.parts import Prepared, Running
 
 if TYPE_CHECKING:
     from lb.control.prober import Prober
