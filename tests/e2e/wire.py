@@ -209,7 +209,9 @@ class Backend:
     """A backend at a socket that listens already. Its connections are taken by the test, or by a script."""
 
     def __init__(self, listening: socket.socket) -> None:
-        self.address = "{}:{}".format(*listening.getsockname())
+        self._local = listening.family == socket.AF_UNIX
+        name = listening.getsockname()
+        self.address = f"unix:{name}" if self._local else "{}:{}".format(*name)
         self.connections = 0
         self.script: Script | None = None
         self.listening = listening
@@ -229,8 +231,8 @@ class Backend:
 
     def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        # asyncio does it only for sockets that it has made itself
-        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not self._local:  # asyncio does it only for sockets that it has made itself
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire = Wire(reader, writer)
         self.wires.append(wire)
         if self.script is None:

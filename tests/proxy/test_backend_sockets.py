@@ -28,31 +28,11 @@ async def local() -> AsyncIterator[tuple[Path, Backend]]:
         listening.bind(str(path))
         listening.listen(100)
         listening.setblocking(False)
-        backend = LocalBackend(listening)
+        backend = Backend(listening)
         await backend.start()
         yield path, backend
         await backend.close()
         listening.close()
-
-
-class LocalBackend(Backend):
-    def __init__(self, listening: socket.socket) -> None:
-        self.address = f"unix:{listening.getsockname()}"
-        self.connections = 0
-        self.script = None
-        self.listening = listening
-        self._waiting = asyncio.Queue()
-        self.wires = []
-        self._scripts = set()
-
-    def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        wire = Wire(reader, writer)
-        self.wires.append(wire)
-        if self.script is None:
-            self._waiting.put_nowait(wire)
-        else:
-            self._scripts.add(asyncio.ensure_future(self._run(self.script, wire)))
 
 
 async def test_a_backend_on_a_unix_socket(play: Play, local: tuple[Path, Backend]) -> None:
