@@ -114,3 +114,9 @@ def slice_of(
 
 def event(kind: str, item: dict[str, Any]) -> bytes:
     return json.dumps({"type": kind, "object": item}).encode() + b"\n"
+
+
+async def next_set(sets: Any) -> list[str]:
+    """The addresses of what a source says next."""
+    found = await asyncio.wait_for(anext(sets), 10)
+    return [spec.address for spec in found]
