@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import inf
 from random import Random
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lb.balance import Balancer, policy_class
 from lb.build_access import route_rules
+from lb.config import Backend as BackendConfig
 from lb.config import Config, OutlierDetection, Retries
 from lb.config import Listener as ListenerConfig
 from lb.config import Pool as PoolConfig
@@ -18,7 +19,7 @@ from lb.config import Route as RouteConfig
 from lb.config.pools import BalancerSpec
 from lb.config.sticky import Sticky as StickyConfig
 from lb.control.room import room
-from lb.core.backend import Backend
+from lb.core.backend import Backend, BackendSpec
 from lb.core.clock import Clock
 from lb.core.identity import Proxies
 from lb.core.message import Limits
@@ -32,7 +33,6 @@ from lb.proxy.listener import ListenerOptions
 from lb.proxy.plane import Identification
 from lb.proxy.reach import Reach
 from lb.proxy.upstream import UpstreamOptions
-from lb.sources import specs_of
 
 if TYPE_CHECKING:
     from lb.config.scenario import SimulatedPool
@@ -77,6 +77,22 @@ def build_pool(name: str, config: Config, clock: Clock) -> Pool:
         pool.update(specs_of(ours.backends))
     pool.on_removed = _close_connections
     return pool
+
+
+def specs_of(backends: Iterable[BackendConfig]) -> list[BackendSpec]:
+    """Backends as the configuration has them."""
+    return [
+        BackendSpec(
+            each.id,
+            each.address.host,
+            each.address.port,
+            each.weight,
+            each.tier,
+            each.address.path,
+            each.zone or "",
+        )
+        for each in backends
+    ]
 
 
 def _close_connections(backend: Backend) -> None:

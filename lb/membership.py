@@ -9,12 +9,13 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from lb.build import specs_of
 from lb.config.discovery import DiscoverySource
 from lb.core.backend import BackendSpec
 from lb.discovery.members import Members
 from lb.discovery.union import union
 from lb.discovery.watch import Watch
-from lb.sources import name_all, specs_of, watches_for
+from lb.sources import name_all, watches_for
 
 if TYPE_CHECKING:
     from lb.running.parts import Known, Prepared, Running

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lb.config import Backend as BackendConfig
+from lb.build import specs_of
 from lb.config import ConfigError
 from lb.config import Pool as PoolConfig
 from lb.config.consul import ConsulSection
@@ -19,22 +19,6 @@ from lb.discovery.watch import Beliefs, Watch
 
 if TYPE_CHECKING:
     from lb.control.registry.registry import Registry
-
-
-def specs_of(backends: Iterable[BackendConfig]) -> list[BackendSpec]:
-    """Backends as the configuration has them."""
-    return [
-        BackendSpec(
-            each.id,
-            each.address.host,
-            each.address.port,
-            each.weight,
-            each.tier,
-            each.address.path,
-            each.zone or "",
-        )
-        for each in backends
-    ]
 
 
 # Each imports what it needs only here: who has no such source doesn't pay for it.

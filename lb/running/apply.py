@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from lb.build import client_room, identification, upstream_options
+from lb.build import client_room, identification, specs_of, upstream_options
 from lb.build_access import error_pages
 from lb.config import Config
 from lb.core.pool import Pool
@@ -18,7 +18,6 @@ from lb.observe.access_log import AccessLog
 from lb.observe.records import RequestRecords
 from lb.registrar import Registrar
 from lb.running.parts import Prepared, Running
-from lb.sources import specs_of
 
 log = logging.getLogger("lb")
 
