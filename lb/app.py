@@ -16,7 +16,7 @@ from lb.control.state import ReloadResult
 from lb.proxy.sockets import Inherited
 from lb.running.apply import apply
 from lb.running.binding import in_words
-from lb.running.changes import changed_keys
+from lb.running.changes import changed_keys, without_restart
 from lb.running.chores import Chore, fold, leave_descriptors
 from lb.running.parts import Prepared, Running
 from lb.running.prepare import KNOWN_BY, prepare
@@ -123,17 +123,7 @@ class App(Running):
     async def _reload(self) -> ReloadResult:
         if self._load is None:
             raise CannotStart("there is no file to reload")
-        config = await asyncio.to_thread(self._load)
-        kept = []
-        if config.workers != self.config.workers:
-            kept.append(f"workers is still {self.config.workers}: it takes a restart")
-            config = config.model_copy(update={"workers": self.config.workers})
-        if self.registrar.registry is not None and config.registry is not None:
-            before = self.config.registry
-            if before is not None and before.store != config.registry.store:
-                kept.append("registry.store is the one from before: it takes a restart")
-                registry = config.registry.model_copy(update={"store": before.store})
-                config = config.model_copy(update={"registry": registry})
+        config, kept = without_restart(self.config, await asyncio.to_thread(self._load))
         changed = list(changed_keys(self.config, config))
         new = await prepare(self, config)
         servers = (

@@ -1,4 +1,4 @@
-"""Where two configurations differ, in short."""
+"""Where two configurations differ, in short; and how far a process can go from one to the other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,19 @@ from collections.abc import Iterator
 
 from lb.config import Config, Pool
 from lb.config.section import Section
+
+
+def without_restart(old: Config, new: Config) -> tuple[Config, list[str]]:
+    """The new one as far as a process that runs can go by it, and in words what it can't change."""
+    kept = []
+    if new.workers != old.workers:
+        kept.append(f"workers is still {old.workers}: it takes a restart")
+        new = new.model_copy(update={"workers": old.workers})
+    if old.registry is not None and new.registry is not None and old.registry.store != new.registry.store:
+        kept.append("registry.store is the one from before: it takes a restart")
+        registry = new.registry.model_copy(update={"store": old.registry.store})
+        new = new.model_copy(update={"registry": registry})
+    return new, kept
 
 
 def changed_keys(old: Config, new: Config) -> Iterator[str]:
