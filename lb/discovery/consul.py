@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +29,17 @@ WAIT = 55.0  # seconds that a question waits for a change; less than what proxie
 PATIENCE = 10.0  # seconds for an answer, beside what it waits
 PAUSE = 0.1  # seconds from one answer to the next question at least
 POLL = 5.0  # seconds between two questions, where answers have no index that could be waited for
-PART = 0.1  # of the time at most goes into reading answers
+PART = 0.025  # of the time of one core at most goes into reading answers
 LONG = 256 * 2**10  # bytes of an answer that is read beside the requests
 LONGEST = 256 * 2**20  # bytes of an answer at most
 SHOWN = 200  # characters of an error that is passed on
 
 MOST_WEIGHT = 65535
+
+_space = re.compile(r"[ \t\r\n]*").match
+_value = json.JSONDecoder().raw_decode
+
+Found = tuple[BackendSpec, str]  # an instance, and its node
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +83,11 @@ class ConsulSource:
                 # One that goes back is of an agent that has begun anew: what it says now holds, and it is
                 # asked from the beginning.
                 index = max(1, found) if found >= index else 0
-                yield self._specs(await _parsed(text, self.service.url))
-                pauses = (PAUSE - (answered - began), (time.monotonic() - answered) / PART)
+                instances, took = await self._read(text)
+                applying = time.thread_time()
+                yield self._specs(instances)
+                took += time.thread_time() - applying
+                pauses = PAUSE - (answered - began), took / PART
                 await asyncio.sleep(max(0.0, *pauses, 0.0 if found else POLL))
 
     def _session(self) -> aiohttp.ClientSession:
@@ -124,16 +133,21 @@ class ConsulSource:
             raise SourceError(f"{service.url} can't be asked: {error or type(error).__name__}") from error
         return text, int(found) if found.isascii() and found.isdecimal() else 0
 
-    def _specs(self, body: Any) -> list[BackendSpec]:
-        """Raises SourceError for what is no list of instances: half of an answer is none."""
-        if not isinstance(body, list):
-            raise SourceError(f"{self.service.url} has answered with something else than a list")
+    async def _read(self, text: bytes) -> tuple[list[Found], float]:
+        """The instances in an answer, and the seconds of CPU that it took to read. Raises SourceError for what
+        is no list of instances: half of an answer is none."""
+        url = self.service.url
         try:
-            found = [each for each in map(_instance, body) if each is not None]
+            # What takes more than some milliseconds isn't for the thread that has the requests.
+            return _instances(text) if len(text) < LONG else await asyncio.to_thread(_instances, text)
+        except _NoList as error:
+            raise SourceError(f"{url} has answered with something else than a list") from error
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise SourceError(f"{url} has answered with what is no JSON") from error
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise SourceError(
-                f"{self.service.url} has named an instance that makes no sense: {error!r}"
-            ) from error
+            raise SourceError(f"{url} has named an instance that makes no sense: {error!r}") from error
+
+    def _specs(self, found: list[Found]) -> list[BackendSpec]:
         twice = Counter(spec.id for spec, _ in found)
         specs: dict[str, BackendSpec] = {}
         for spec, node in found:
@@ -165,15 +179,44 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(found)
 
 
-async def _parsed(text: bytes, url: str) -> Any:
-    try:
-        # What takes more than some milliseconds isn't for the thread that has the requests.
-        return json.loads(text) if len(text) < LONG else await asyncio.to_thread(json.loads, text)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{url} has answered with what is no JSON") from error
+class _NoList(ValueError):
+    """An answer that is JSON, but no list."""
 
 
-def _instance(entry: Any) -> tuple[BackendSpec, str] | None:
+def _instances(text: bytes) -> tuple[list[Found], float]:
+    """Those that could serve, and the seconds of CPU that it took to find them."""
+    began = time.thread_time()
+    found = [each for each in map(_instance, _items(text.decode())) if each is not None]
+    return found, time.thread_time() - began
+
+
+def _items(text: str) -> Iterator[Any]:
+    """The items of a JSON list, one after the other: megabytes at once would make the other threads wait, as
+    reading JSON doesn't let go of the interpreter, and take far longer, since all of it is kept."""
+    place = _space(text, 0).end()  # type: ignore[union-attr]
+    if text[place : place + 1] != "[":
+        json.loads(text)
+        raise _NoList
+    place = _space(text, place + 1).end()  # type: ignore[union-attr]
+    if text[place : place + 1] == "]":
+        return _ended(text, place)
+    while True:
+        item, place = _value(text, place)
+        yield item
+        place = _space(text, place).end()  # type: ignore[union-attr]
+        if text[place : place + 1] == "]":
+            return _ended(text, place)
+        if text[place : place + 1] != ",":
+            raise json.JSONDecodeError("a comma is missing", text, place)
+        place = _space(text, place + 1).end()  # type: ignore[union-attr]
+
+
+def _ended(text: str, place: int) -> None:
+    if text[place + 1 :].strip(" \t\r\n"):
+        raise json.JSONDecodeError("more follows", text, place + 1)
+
+
+def _instance(entry: Any) -> Found | None:
     """An instance and its node, or None for one that nobody could connect to, or that is critical."""
     service, node = entry["Service"], entry["Node"]
     statuses = {check["Status"] for check in entry.get("Checks") or ()}
