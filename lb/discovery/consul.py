@@ -36,6 +36,8 @@ SHOWN = 200  # characters of an error that is passed on
 
 MOST_WEIGHT = 65535
 
+_NEEDS = "; the token needs service:read for the service and node:read for its nodes"
+
 _space = re.compile(r"[ \t\r\n]*").match
 _value = json.JSONDecoder().raw_decode
 
@@ -78,12 +80,14 @@ class ConsulSource:
         async with self._session() as session:
             while True:
                 began = time.monotonic()
-                text, found = await self._ask(session, index)
+                text, found, hidden = await self._ask(session, index)
                 answered = time.monotonic()
                 # One that goes back is of an agent that has begun anew: what it says now holds, and it is
                 # asked from the beginning.
                 index = max(1, found) if found >= index else 0
                 instances, took = await self._read(text)
+                if hidden and not instances:
+                    raise SourceError(f"{self.service.url} hides what it has{_NEEDS}")
                 applying = time.thread_time()
                 yield self._specs(instances)
                 took += time.thread_time() - applying
@@ -102,8 +106,9 @@ class ConsulSource:
             timeout=aiohttp.ClientTimeout(),
         )
 
-    async def _ask(self, session: aiohttp.ClientSession, index: int) -> tuple[bytes, int]:
-        """What the agent says, and its index: 0 where there is none that can be waited for."""
+    async def _ask(self, session: aiohttp.ClientSession, index: int) -> tuple[bytes, int, bool]:
+        """What the agent says; its index, 0 where there is none that can be waited for; and whether it has
+        more than the token may see, which isn't the same as to have no more."""
         service = self.service
         query = [("passing", "1")] if service.passing else []
         query += [("dc", service.datacenter)] if service.datacenter else []
@@ -127,11 +132,12 @@ class ConsulSource:
                     raise SourceError(await _refused(response))
                 text = await _read(response)
                 found = response.headers.get("X-Consul-Index", "")
+                hidden = response.headers.get("X-Consul-Results-Filtered-By-ACLs", "") == "true"
         except TimeoutError as error:
             raise SourceError(f"{service.url} has not answered within {within:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise SourceError(f"{service.url} can't be asked: {error or type(error).__name__}") from error
-        return text, int(found) if found.isascii() and found.isdecimal() else 0
+        return text, int(found) if found.isascii() and found.isdecimal() else 0, hidden
 
     async def _read(self, text: bytes) -> tuple[list[Found], float]:
         """The instances in an answer, and the seconds of CPU that it took to read. Raises SourceError for what
@@ -164,9 +170,7 @@ class ConsulSource:
 async def _refused(response: aiohttp.ClientResponse) -> str:
     text = (await response.content.read(4 * SHOWN)).decode("utf-8", "replace")
     words = " ".join(text.split())[:SHOWN]
-    hint = ""
-    if response.status == 403:
-        hint = "; the token needs service:read for the service and node:read for its nodes"
+    hint = _NEEDS if response.status == 403 else ""
     return f"status {response.status} from {response.url.origin()}: {words or 'no reason given'}{hint}"
 
 

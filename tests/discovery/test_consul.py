@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -242,9 +243,59 @@ async def test_no_permission(agent: tuple[Consul, str]) -> None:
     assert "the token needs service:read" in said
 
 
+async def test_an_empty_answer_to_a_token_that_may_not_see(agent: tuple[Consul, str]) -> None:
+    """It comes with status 200, and since Consul 1.11 with a field that says so."""
+    there, url = agent
+    hiding = {"X-Consul-Index": "7", "X-Consul-Results-Filtered-By-ACLs": "true"}
+    there.reply = web.json_response([], headers=hiding)
+    assert "the token needs service:read" in await failure(url)
+    there.reply = web.json_response([instance("a", "10.0.0.1", 80)], headers=hiding)
+    async with watching(url) as following:
+        assert [each.id for each in await following()] == ["a"]
+
+
+async def test_thousands_are_read_beside_the_requests_and_not_all_the_time(
+    agent: tuple[Consul, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often they change: what reading them costs is a small part of the time."""
+    monkeypatch.setattr(module, "LONG", 1000)
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+    there, url = agent
+    many = [instance(f"g-{number}", f"10.0.{number // 256}.{number % 256}", 80) for number in range(1000)]
+    async with watching(url) as following:
+        loop = asyncio.get_running_loop()
+        began, rounds = loop.time(), 0
+        while loop.time() - began < 2 or rounds < 3:
+            await there.say(*many[rounds:])
+            assert len(await following()) == 1000 - rounds
+            rounds += 1
+        took = loop.time() - began
+    assert rounds < 3 + took * module.PART / 0.002, "to read 1,000 takes more than 2 ms"
+
+
+@pytest.mark.parametrize("space", ["", " ", "\r\n\t "])
+@pytest.mark.parametrize("number", [0, 1, 3])
+async def test_lists_with_any_space_in_between(agent: tuple[Consul, str], space: str, number: int) -> None:
+    there, url = agent
+    items = [json.dumps(instance(f"g-{each}", "10.0.0.1", 80 + each)) for each in range(number)]
+    text = f"{space}[{space}{f'{space},{space}'.join(items)}{space}]{space}"
+    there.reply = web.Response(text=text, headers={"X-Consul-Index": "7"})
+    async with watching(url) as following:
+        assert len(await following()) == number
+
+
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
+        *(
+            (web.Response(text=text), "no JSON")
+            for text in ("", " ", "[", "[]]", "[] x", "[,]", "{", "\ufeff[]")
+        ),
+        (web.Response(text=json.dumps([instance("a", "10.0.0.1", 80)])[:-1]), "no JSON"),
+        (web.Response(text=json.dumps([instance("a", "10.0.0.1", 80)])[:-1] + "5]"), "no JSON"),
+        (web.Response(text=json.dumps([instance("a", "10.0.0.1", 80)])[:-1] + ",]"), "no JSON"),
+        (web.Response(body=b'["\xff"]'), "no JSON"),
+        (web.Response(text="null"), "something else than a list"),
         (web.Response(status=500, text="rpc error: No cluster leader"), "No cluster leader"),
         (web.Response(status=302, headers={"Location": "http://127.0.0.1:1"}), "status 302"),
         (web.Response(text="<html>hello"), "no JSON"),

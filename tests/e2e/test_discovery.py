@@ -16,6 +16,7 @@ from aiohttp import web
 from tests.control.waiting import until
 from tests.discovery.consul import Consul, consul, instance
 from tests.discovery.dnsmasq import Dnsmasq, dnsmasq
+from tests.discovery.real_consul import RealConsul, real_consul
 from tests.e2e.conftest import Play
 from tests.e2e.process import eventually
 from tests.e2e.scene import Scene
@@ -79,16 +80,36 @@ class ConsulNames(Names):
         await self._agent.say(*(instance(each, "127.0.0.1", int(port)) for each, port in there))
 
 
-@pytest_asyncio.fixture(params=["file", "dns", "consul"])
+class RealConsulNames(Names):
+    """A real Consul. Who comes is there before somebody else goes."""
+
+    def __init__(self, agent: RealConsul) -> None:
+        self._agent = agent
+        self._there: set[str] = set()
+        self.source = f"consul: {{url: '{agent.url}', service: greeter}}"
+
+    async def names(self, scene: Scene, *backends: str) -> None:
+        for each in backends:
+            port = int(scene.backends[each].address.rpartition(":")[2])
+            await self._agent.register(each, Address="127.0.0.1", Port=port)
+        for each in self._there - {*backends}:
+            await self._agent.deregister(each)
+        self._there = {*backends}
+
+
+@pytest_asyncio.fixture(params=["file", "dns", "consul", "real consul"])
 async def naming(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Names]:
     if request.param == "file":
         yield Names()
     elif request.param == "dns":
         async with dnsmasq(tmp_path) as server:
             yield DnsNames(server)
-    else:
+    elif request.param == "consul":
         async with consul() as (agent, url):
             yield ConsulNames(agent, url)
+    else:
+        async with real_consul(tmp_path) as real:
+            yield RealConsulNames(real)
 
 
 def pool(scene: Scene) -> dict[str, Any]:
