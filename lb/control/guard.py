@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from lb.control.dashboard import dashboard_page
-from lb.control.registry.api import bears
+from lb.control.registry.queries import bears
 from lb.control.state import AdminState
 
 log = logging.getLogger("lb.admin")

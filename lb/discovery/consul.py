@@ -140,8 +140,10 @@ class ConsulSource:
         return text, int(found) if found.isascii() and found.isdecimal() else 0, hidden
 
     async def _read(self, text: bytes) -> tuple[list[Found], float]:
-        """The instances in an answer, and the seconds of CPU that it took to read. Raises SourceError for what
-        is no list of instances: half of an answer is none."""
+        """The instances in an answer, and the seconds of CPU that it took to read them.
+
+        Raises SourceError for what is no list of instances: half of an answer is none.
+        """
         url = self.service.url
         try:
             # What takes more than some milliseconds isn't for the thread that has the requests.

@@ -38,8 +38,8 @@ def need_consul() -> str:
 
 
 class RealConsul:
-    """An agent that is a server, too. Killed and started again it has forgotten everything, unless it has ACLs:
-    then it keeps its data."""
+    """An agent that is a server, too. Killed and started again it has forgotten everything; with ACLs it
+    keeps its data."""
 
     def __init__(self, folder: Path, acls: bool = False) -> None:
         self._program = need_consul()

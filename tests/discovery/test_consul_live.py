@@ -85,7 +85,7 @@ async def test_tags_and_the_datacenter(agent: RealConsul) -> None:
     async with following(agent, tags=("blue", "v2"), datacenter="dc1") as found:
         await found.names("a")
     async with following(agent, datacenter="elsewhere") as found:
-        with pytest.raises(SourceError, match="status 500 .*No path to datacenter"):
+        with pytest.raises(SourceError, match=r"status 500 .*No path to datacenter"):
             await found.names("a")
 
 
@@ -164,5 +164,7 @@ async def test_tokens(tmp_path: Path) -> None:
             await found.names("a")
         agent.token = "99999999-2222-3333-4444-555555555555"
         async with following(agent) as found:
-            with pytest.raises(SourceError, match="status 403 .*ACL not found; the token needs service:read"):
+            with pytest.raises(
+                SourceError, match=r"status 403 .*ACL not found; the token needs service:read"
+            ):
                 await found.names("a")

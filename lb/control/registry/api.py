@@ -7,24 +7,24 @@ health. Errors are plain text, as clients of Consul expect them.
 from __future__ import annotations
 
 import asyncio
-import hmac
+import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
-from random import uniform
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from lb.control.gate import attended
+from lb.control.registry.blocking import Answers, Waiters, made
 from lb.control.registry.model import CRITICAL, PASSING, STATUSES, WARNING, State
+from lb.control.registry.queries import bears, index_of, is_set, must_be_answerable, wait_of
 from lb.control.registry.registry import Registry, Unknown
 from lb.control.registry.requests import (
     OUTPUT_AT_MOST,
     Wrong,
     check_registration,
-    duration,
     registration,
     report,
 )
@@ -33,21 +33,21 @@ from lb.control.registry.table import Entry, Table
 from lb.control.registry.views import (
     DATACENTER,
     NODE,
+    NODE_ID,
     agent_service,
     catalog_service,
     checks_of,
+    content_hash,
     health_service,
+    health_status,
+    local_health,
 )
-from lb.control.room import MOST_REGISTERING
 
 log = logging.getLogger("lb.registry")
 
-WAIT = 300.0  # seconds that a blocking query waits where it doesn't say
-WAIT_AT_MOST = 600.0
-WAITING = MOST_REGISTERING - 64
-"""Blocking queries at a time. The other connections are for all else: a probe of /livez that finds no place
-would have us killed."""
 BODY_WITHIN = 10.0  # seconds
+VERSION = "1.8.7"  # of Consul, whose answers ours are like
+_HEALTH = {PASSING: 200, WARNING: 429, CRITICAL: 503, "maintenance": 503}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -59,7 +59,8 @@ class RegistryApi:
     def __init__(self, registry: Callable[[], Registry | None], token: Callable[[], str | None]) -> None:
         self._find = registry
         self._token = token
-        self._waiting: dict[asyncio.Future[None], None] = {}  # the first to come first
+        self._waiters = Waiters()
+        self._answers_made = Answers()
 
     def routes(self) -> list[web.RouteDef]:
         put, get = self._changes, self._answers
@@ -77,6 +78,8 @@ class RegistryApi:
             web.get("/v1/agent/services", get(self._agent_services)),
             web.get("/v1/agent/service/{id:.+}", get(self._agent_service)),
             web.get("/v1/agent/checks", get(self._agent_checks)),
+            web.get("/v1/agent/health/service/id/{id:.+}", get(self._local_health)),
+            web.get("/v1/agent/health/service/name/{name:.+}", get(self._local_health_of_all)),
             web.get("/v1/catalog/datacenters", get(self._datacenters)),
             web.get("/v1/catalog/services", get(self._services)),
             web.get("/v1/catalog/service/{name:.+}", get(self._catalog_service)),
@@ -100,9 +103,7 @@ class RegistryApi:
 
     def release(self) -> None:
         """The server goes: whoever waits gets the table as it is."""
-        for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_result(None)
+        self._waiters.release()
 
     # --- every request ---
 
@@ -115,18 +116,19 @@ class RegistryApi:
                     "Permission denied: this needs the registry's token, in X-Consul-Token or as "
                     "Authorization: Bearer TOKEN",
                 )
-            return await self._answered(request, handler)
+            return await self._answered(request, handler, True)
 
         return change
 
     def _answers(self, handler: Handler) -> Handler:
         async def answer(request: web.Request) -> web.StreamResponse:
-            return await self._answered(request, handler)
+            return await self._answered(request, handler, request.path.startswith("/v1/agent/"))
 
         return answer
 
-    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _answered(self, request: web.Request, handler: Handler, agent: bool) -> web.StreamResponse:
         try:
+            must_be_answerable(request, agent)
             return await handler(request)
         except Wrong as error:
             return _text(400, f"Bad request: {error}")
@@ -141,7 +143,7 @@ class RegistryApi:
 
     async def _register(self, request: web.Request) -> web.Response:
         instance, states = registration(await _body(request), request.remote or "127.0.0.1")
-        replace = "replace-existing-checks" in request.query and _is_set(request, "replace-existing-checks")
+        replace = is_set(request, "replace-existing-checks")
         await self._registry.register(instance, states, replace)
         return web.Response()
 
@@ -153,7 +155,7 @@ class RegistryApi:
         if not request.query.get("enable"):
             raise Wrong("enable: is missing; it must be true or false")
         reason = request.query.get("reason", "")[:OUTPUT_AT_MOST]
-        await self._registry.set_maintenance(request.match_info["id"], _is_set(request, "enable"), reason)
+        await self._registry.set_maintenance(request.match_info["id"], is_set(request, "enable"), reason)
         return web.Response()
 
     async def _register_check(self, request: web.Request) -> web.Response:
@@ -179,27 +181,62 @@ class RegistryApi:
     # --- the agent ---
 
     async def _self(self, request: web.Request) -> web.Response:
-        config = {"Datacenter": DATACENTER, "NodeName": NODE, "Server": True}
-        return web.json_response({"Config": config, "Member": {"Name": NODE, "Addr": _address(request)}})
+        config = {"Datacenter": DATACENTER, "NodeName": NODE, "NodeID": NODE_ID, "Server": True}
+        config |= {"Revision": "", "Version": VERSION}
+        member = {"Name": NODE, "Addr": _address(request), "Port": 8301, "Tags": {}, "Status": 1}
+        return _json({"Config": config, "Member": member, "Meta": {}})
 
     async def _agent_services(self, request: web.Request) -> web.Response:
         entries = self._table.entries.values()
-        return web.json_response({entry.instance.id: agent_service(entry) for entry in entries})
+        return _json({entry.instance.id: agent_service(entry) for entry in entries})
 
     async def _agent_service(self, request: web.Request) -> web.Response:
-        entry = self._table.entries.get(request.match_info["id"])
+        """With `hash`, as soon as it is another one, or in its time."""
+        name, wait, known = request.match_info["id"], wait_of(request), request.query.get("hash", "")
+        if name.partition("/")[0] in ("register", "deregister", "maintenance"):
+            raise web.HTTPMethodNotAllowed(request.method, ["PUT"])
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait
+        while True:
+            service = agent_service(self._entry(name))
+            found = content_hash(service)
+            if known != found or loop.time() >= until:
+                break
+            if not await self._waiters.wait(self._table, lambda _, each: each == name, until - loop.time()):
+                break
+        return _json({**service, "ContentHash": found}, {"X-Consul-ContentHash": found})
+
+    def _entry(self, instance_id: str) -> Entry:
+        entry = self._table.entries.get(instance_id)
         if entry is None:
-            raise Unknown(f"unknown service ID: {request.match_info['id']}")
-        return web.json_response(agent_service(entry))
+            raise Unknown(f"unknown service ID: {instance_id}")
+        return entry
 
     async def _agent_checks(self, request: web.Request) -> web.Response:
         entries = self._table.entries.values()
-        return web.json_response({check["CheckID"]: check for entry in entries for check in checks_of(entry)})
+        return _json({check["CheckID"]: check for entry in entries for check in checks_of(entry)})
+
+    async def _local_health(self, request: web.Request) -> web.Response:
+        name = request.match_info["id"]
+        entry = self._table.entries.get(name)
+        if entry is None:
+            nothing = {"AggregatedStatus": CRITICAL, "Service": None, "Checks": None}
+            return _health(request, 404, CRITICAL, nothing, f"ServiceId {name} not found")
+        status = health_status([entry])
+        return _health(request, _HEALTH[status], status, local_health(entry), status)
+
+    async def _local_health_of_all(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        entries = self._table.service(name)
+        if not entries:
+            return _health(request, 404, CRITICAL, [], f"ServiceName {name} Not Found")
+        status = health_status(entries)
+        return _health(request, _HEALTH[status], status, [local_health(each) for each in entries], status)
 
     # --- the catalog and health: these can wait for a change ---
 
     async def _datacenters(self, request: web.Request) -> web.Response:
-        return web.json_response([DATACENTER])
+        return _json([DATACENTER])
 
     async def _services(self, request: web.Request) -> web.Response:
         def services() -> dict[str, list[str]]:
@@ -220,13 +257,15 @@ class RegistryApi:
 
     async def _health_service(self, request: web.Request) -> web.Response:
         name, address = request.match_info["name"], _address(request)
-        only_passing = "passing" in request.query and _is_set(request, "passing")
+        only_passing = is_set(request, "passing")
 
-        def entries() -> Iterable[Entry]:
+        def instances() -> list[dict[str, Any]]:
             found = self._tagged(request, name)
-            return [each for each in found if each.status == PASSING] if only_passing else found
+            if only_passing:
+                found = [each for each in found if each.status == PASSING]
+            return [health_service(each, address) for each in found]
 
-        return await self._as_of(request, name, lambda: [health_service(each, address) for each in entries()])
+        return await self._as_of(request, name, instances)
 
     async def _health_checks(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
@@ -250,10 +289,10 @@ class RegistryApi:
         return [entry for entry in self._table.service(name) if wanted <= set(entry.instance.tags)]
 
     async def _leader(self, request: web.Request) -> web.Response:
-        return web.json_response(f"{_address(request)}:8300")
+        return _json(f"{_address(request)}:8300")
 
     async def _peers(self, request: web.Request) -> web.Response:
-        return web.json_response([f"{_address(request)}:8300"])
+        return _json([f"{_address(request)}:8300"])
 
     # --- blocking queries ---
 
@@ -261,38 +300,21 @@ class RegistryApi:
         self, request: web.Request, service: str | None, answer: Callable[[], Any]
     ) -> web.Response:
         """The answer; where the request names an index, as soon as there is a higher one, or in its time."""
-        index = _index(request)
+        index, wait = index_of(request), wait_of(request)
         if index:
-            await self._newer(service, index, _wait(request))
-        response = web.json_response(answer())
+            question = request.path, _address(request), *sorted(_narrowed(request))
+            # A lower one is another one, too: the table has begun anew since.
+            if self._table.index_of(service) == index:
+                await self._waiters.wait(self._table, lambda name, _: service in (None, name), wait)
+                await self._answers_made.rest(question)
+            body = self._answers_made.shared(question, self._table.index_of(service), answer)
+        else:
+            body, _ = made(answer)
+        response = web.Response(body=body, content_type="application/json")
         response.headers["X-Consul-Index"] = str(self._table.index_of(service))
         response.headers["X-Consul-KnownLeader"] = "true"
         response.headers["X-Consul-LastContact"] = "0"
         return response
-
-    async def _newer(self, service: str | None, index: int, seconds: float) -> None:
-        if self._table.index_of(service) != index:  # a lower one, too: the table has begun anew since
-            return
-        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def on_change(name: str, instance_id: str) -> None:
-            if name and service in (None, name) and not changed.done():
-                changed.set_result(None)
-
-        stop = self._table.listen(on_change)
-        if len(self._waiting) >= WAITING:  # who has waited for longest gets the table as it is
-            first = next(iter(self._waiting))
-            del self._waiting[first]
-            if not first.done():
-                first.set_result(None)
-        self._waiting[changed] = None
-        try:
-            await asyncio.wait_for(changed, seconds)
-        except TimeoutError:
-            pass  # then the answer is as it was
-        finally:
-            self._waiting.pop(changed, None)
-            stop()
 
 
 async def _body(request: web.Request) -> bytes:
@@ -303,44 +325,30 @@ async def _body(request: web.Request) -> bytes:
         raise Wrong("the body took too long") from None
 
 
-def bears(request: web.Request, token: str) -> bool:
-    """Whether a request has this token, in one of the places where clients of Consul put it."""
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    places = (
-        request.headers.get("X-Consul-Token", ""),
-        given.strip() if scheme.lower() == "bearer" else "",
-        request.query.get("token", ""),
-    )
-    wanted = token.encode("utf-8", "replace")
-    return any(hmac.compare_digest(place.encode("utf-8", "replace"), wanted) for place in places)
-
-
-def _is_set(request: web.Request, name: str) -> bool:
-    """`?passing` and `?passing=1` are, `?passing=false` isn't."""
-    value = request.query[name].lower()
-    if value not in ("", "1", "t", "true", "0", "f", "false"):
-        raise Wrong(f"{name}: must be true or false")
-    return value not in ("0", "f", "false")
-
-
-def _index(request: web.Request) -> int:
-    text = request.query.get("index", "0") or "0"
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise Wrong("index: must be a whole number")
-    return int(text)
-
-
-def _wait(request: web.Request) -> float:
-    """With a sixteenth at random on top, as Consul has it, so that they don't all come back at once."""
-    text = request.query.get("wait")
-    seconds = min(duration(text, "wait"), WAIT_AT_MOST) if text else WAIT
-    return seconds + uniform(0, seconds / 16)
+def _narrowed(request: web.Request) -> list[tuple[str, str]]:
+    """What an answer depends on, beside its path."""
+    return [(name, value) for name, value in request.query.items() if name in ("passing", "tag")]
 
 
 def _address(request: web.Request) -> str:
     """Where this server is, as the client sees it."""
     name = request.transport.get_extra_info("sockname") if request.transport is not None else None
     return str(name[0]) if isinstance(name, tuple) else "127.0.0.1"
+
+
+def _json(data: Any, headers: Mapping[str, str] | None = None, status: int = 200) -> web.Response:
+    body = json.dumps(data).encode()
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
+
+
+def _health(request: web.Request, status: int, words: str, data: Any, reason: str) -> web.Response:
+    """How an instance is, in the status of the response, and in a word where that is asked for."""
+    # A name of the request goes into a field of the response.
+    visible = "".join(each if each.isascii() and each.isprintable() else "?" for each in reason)
+    headers = {"X-Consul-Reason": visible}
+    if request.query.get("format") == "text":
+        return web.Response(status=status, text=words, headers=headers)
+    return _json(data, headers, status)
 
 
 def _text(status: int, message: str) -> web.Response:

@@ -20,7 +20,15 @@ from urllib.parse import quote, unquote
 
 import aiohttp
 
-from lb.control.registry.model import CRITICAL, MAINTENANCE, Instance, State, from_record, to_record
+from lb.control.registry.model import (
+    CRITICAL,
+    MAINTENANCE,
+    Instance,
+    State,
+    expired,
+    from_record,
+    to_record,
+)
 from lb.control.registry.store import Unavailable
 from lb.control.registry.table import Table
 
@@ -310,7 +318,7 @@ class EtcdStore:
             self._leases.pop((instance_id, check), None)
             entry = self._table.entries.get(instance_id)
             if entry is not None and any(each.id == check for each in entry.instance.checks):
-                self._table.set_state(instance_id, check, State(CRITICAL, "TTL expired"))
+                self._table.set_state(instance_id, check, expired(entry.states.get(check)))
             else:
                 self._table.set_state(instance_id, check, None)
 

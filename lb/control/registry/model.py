@@ -42,6 +42,7 @@ class Instance:
     weights: tuple[int, int] = (1, 1)
     checks: tuple[Check, ...] = ()
     enable_tag_override: bool = False
+    tagged_addresses: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,16 @@ class State:
 
     status: str
     output: str = ""
+
+
+def expired(last: State | None) -> State:
+    """What a check says when its heartbeat has stayed away, with what it said before."""
+    if last is None or not last.output or last.output.startswith(_EXPIRED):
+        return State(CRITICAL, last.output if last is not None and last.output else _EXPIRED)
+    return State(CRITICAL, f"{_EXPIRED} (last output before timeout follows): {last.output}")
+
+
+_EXPIRED: Final = "TTL expired"
 
 
 def worst(states: Mapping[str, State]) -> str:
@@ -62,7 +73,7 @@ def worst(states: Mapping[str, State]) -> str:
 
 
 def to_record(instance: Instance) -> dict[str, Any]:
-    """As values of JSON, with what is usual left out."""
+    """As values of JSON."""
     return {
         "id": instance.id,
         "service": instance.service,
@@ -82,6 +93,7 @@ def to_record(instance: Instance) -> dict[str, Any]:
             for check in instance.checks
         ],
         "enable_tag_override": instance.enable_tag_override,
+        "tagged_addresses": {name: list(each) for name, each in instance.tagged_addresses.items()},
     }
 
 
@@ -107,4 +119,8 @@ def from_record(record: Mapping[str, Any]) -> Instance:
             for check in record["checks"]
         ),
         bool(record["enable_tag_override"]),
+        {  # which others may not know yet
+            str(name): (str(address), int(port))
+            for name, (address, port) in record.get("tagged_addresses", {}).items()
+        },
     )

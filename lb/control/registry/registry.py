@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
+import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from lb.control.registry.expiry import Deadlines, Key
-from lb.control.registry.model import CRITICAL, MAINTENANCE, Check, Instance, State
+from lb.control.registry.model import CRITICAL, MAINTENANCE, Check, Instance, State, expired
 from lb.control.registry.requests import Wrong
 from lb.control.registry.store import Store, Unavailable
 from lb.control.registry.table import Entry, Table
@@ -28,7 +30,9 @@ class Registry:
     """Who is there. Answers come from the table; changes go through the store."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        self.table = Table()
+        # Beyond every index of a table before, or of another balancer: who comes from there with its index
+        # must not wait here for a change of what it has never seen.
+        self.table = Table(int(time.time() * 1000))
         self._store = store
         self._expired = Deadlines(clock, self._on_expired)  # heartbeats that stay away
         self._forsaken = Deadlines(clock, self._on_forsaken)  # instances that are critical for too long
@@ -119,7 +123,7 @@ class Registry:
         if instance_id not in self.table.entries:
             raise Unknown(f'Unknown service ID "{instance_id}". Ensure that the service ID is passed, '
                           "not the service name.")  # fmt: skip
-        state = State(CRITICAL, reason or "Maintenance mode is enabled for this service") if on else None
+        state = State(CRITICAL, reason) if on else None
         await self._store.set_state(instance_id, MAINTENANCE + instance_id, state, 0.0)
 
     def _check(self, check_id: str) -> tuple[Entry, Check]:
@@ -174,7 +178,9 @@ class Registry:
 
     def _on_expired(self, key: Key) -> None:
         log.info("registry: %s: no heartbeat of check %s in time", *key)
-        state = State(CRITICAL, "TTL expired")
+        entry = self.table.entries.get(key[0])
+        last = None if entry is None else entry.states.get(key[1])
+        state = expired(last)
         self._begin(self._store.set_state(*key, state, 0.0), self._expired, key)
 
     def _on_forsaken(self, key: Key) -> None:
@@ -195,14 +201,4 @@ class Registry:
 
 
 def _with_checks(instance: Instance, checks: tuple[Check, ...]) -> Instance:
-    return Instance(
-        instance.id,
-        instance.service,
-        instance.address,
-        instance.port,
-        instance.tags,
-        instance.meta,
-        instance.weights,
-        checks,
-        instance.enable_tag_override,
-    )
+    return dataclasses.replace(instance, checks=checks)

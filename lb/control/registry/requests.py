@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
@@ -35,7 +36,9 @@ class Wrong(ValueError):
 def object_of(body: bytes) -> dict[str, Any]:
     """The JSON object in a body. Raises Wrong."""
     try:
-        found = json.loads(body)
+        found = json.loads(body, object_pairs_hook=_no_twins)
+    except Wrong:
+        raise
     except (ValueError, RecursionError) as error:
         raise Wrong(f"the body is not JSON: {error}") from None
     if not isinstance(found, dict):
@@ -43,7 +46,15 @@ def object_of(body: bytes) -> dict[str, Any]:
     return found
 
 
-def duration(value: Any, what: str) -> float:
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise Wrong(f"{next(name for name in names if names.count(name) > 1)[:NAME_AT_MOST]}: is here twice")
+    return found
+
+
+def duration(value: Any, what: str, least: float = 1e-9) -> float:
     """Seconds, of `15s`, `1m30s` or a number of nanoseconds, as Go has them. Raises Wrong."""
     if isinstance(value, int) and not isinstance(value, bool):
         seconds = value / 1e9
@@ -54,7 +65,7 @@ def duration(value: Any, what: str) -> float:
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
     else:
         raise Wrong(f'{what}: must be a duration such as "15s" or "1m30s"')
-    if not 0 < seconds <= LONGEST:
+    if not least <= seconds <= LONGEST:
         raise Wrong(f"{what}: must be longer than 0, and at most a year")
     return seconds
 
@@ -64,6 +75,10 @@ class _Keys:
 
     def __init__(self, data: Mapping[str, Any], what: str) -> None:
         self._data = {key.replace("_", "").lower(): value for key, value in data.items()}
+        if len(self._data) < len(data):
+            written = Counter(key.replace("_", "").lower() for key in data)
+            twice = [key for key in data if written[key.replace("_", "").lower()] > 1]
+            raise Wrong(f"{what}{twice[0][:NAME_AT_MOST]} and {twice[1][:NAME_AT_MOST]} are the same key")
         self._what = what
 
     def get(self, name: str) -> Any:
@@ -136,9 +151,11 @@ def registration(body: bytes, peer: str) -> tuple[Instance, dict[str, State]]:
     if not service:
         raise Wrong("Name: is missing; it is the name of the service")
     instance_id = keys.name("ID", service)
+    if keys.text("Kind"):
+        raise Wrong("Kind: proxies and gateways of a mesh aren't known here")
     written = keys.mapping("Check")
     several = keys.items("Checks", dict)
-    if written is not None:
+    if written:
         several = [written, *several]
     checks, states = [], {}
     for number, each in enumerate(several, 1):
@@ -158,6 +175,7 @@ def registration(body: bytes, peer: str) -> tuple[Instance, dict[str, State]]:
         _weights(keys.mapping("Weights")),
         tuple(checks),
         keys.flag("EnableTagOverride"),
+        _tagged_addresses(keys.mapping("TaggedAddresses") or {}),
     )
     return instance, states
 
@@ -200,13 +218,29 @@ def _check(keys: _Keys, default_id: str, default_name: str) -> tuple[Check, str]
     return check, status
 
 
-def _address(text: str) -> str:
+def _address(text: str, what: str = "Address") -> str:
     try:
-        return str(ip_address(text))
+        found = ip_address(text)
     except ValueError:
         if not _host(text):
-            raise Wrong("Address: must be an IP address or a host name, without a port") from None
+            raise Wrong(f"{what}: must be an IP address or a host name, without a port") from None
         return text.lower().removesuffix(".")
+    if found.is_unspecified:
+        raise Wrong(f"{what}: {found} is where a server listens; nobody can connect to it")
+    return str(found)
+
+
+def _tagged_addresses(data: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    if len(data) > MANY:
+        raise Wrong(f"TaggedAddresses: must be at most {MANY}")
+    found = {}
+    for name, each in data.items():
+        if not _name(name) or len(name) > NAME_AT_MOST or not isinstance(each, dict):
+            raise Wrong("TaggedAddresses: must be pairs of a name without spaces and an object")
+        what = f"TaggedAddresses.{name}."
+        keys = _Keys(each, what)
+        found[name] = _address(keys.text("Address"), f"{what}Address"), keys.whole("Port", 0, 65535, 0)
+    return found
 
 
 def _texts(values: list[str], what: str) -> list[str]:
@@ -219,11 +253,12 @@ def _texts(values: list[str], what: str) -> list[str]:
 def _meta(data: Mapping[str, Any]) -> dict[str, str]:
     if len(data) > MANY:
         raise Wrong(f"Meta: must be at most {MANY} pairs")
-    for key, value in data.items():
+    found = {key: "" if value is None else value for key, value in data.items()}
+    for key, value in found.items():
         if not isinstance(value, str) or not _name(key) or len(key) > NAME_AT_MOST:
             raise Wrong("Meta: must be pairs of a name without spaces and a text")
-    _texts(list(data.values()), "Meta")
-    return dict(data)
+    _texts(list(found.values()), "Meta")
+    return found
 
 
 def _weights(data: Mapping[str, Any] | None) -> tuple[int, int]:

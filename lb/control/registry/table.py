@@ -29,17 +29,17 @@ class Entry:
 class Table:
     """Everyone who is registered. Told of changes by a store; tells those who listen, by service.
 
-    `index` is the number of the last change, from 1 on, as Consul counts them: whoever knows an index can
-    wait until there is a higher one.
+    `index` is the number of the last change, from `first` on, as Consul counts them: whoever knows an index
+    can wait until there is a higher one.
     """
 
-    def __init__(self) -> None:
-        self.index = 1
+    def __init__(self, first: int = 1) -> None:
+        self.index = first
         self.entries: dict[str, Entry] = {}
         self._services: dict[str, dict[str, Entry]] = {}
         self._checks: dict[str, str] = {}  # by a check's ID, whose it is
         self._touched: dict[str, int] = {}  # by service, the index of its last change
-        self._emptied = 1  # the index at which a service last lost its last instance
+        self._emptied = first  # the index at which a service last lost its last instance
         self._listeners: dict[object, Listener] = {}
 
     # --- asked ---

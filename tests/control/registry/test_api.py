@@ -14,6 +14,7 @@ import consul
 import pytest
 
 from lb.control.registry import api as api_module
+from lb.control.registry import blocking
 from tests.control.registry.scene import Client, served
 from tests.tools import need
 
@@ -239,7 +240,7 @@ async def test_many_wait_and_the_server_goes_at_once() -> None:
 
 async def test_who_waits_leaves_places_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes a connection of the server, which has only so many, also for probes."""
-    monkeypatch.setattr(api_module, "WAITING", 3)
+    monkeypatch.setattr(blocking, "WAITING", 3)
     async with served() as client:
         await register(client)
         _, index = await get(client, "/v1/health/service/greeter")
