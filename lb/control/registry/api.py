@@ -346,9 +346,11 @@ def _health(request: web.Request, status: int, words: str, data: Any, reason: st
     # A name of the request goes into a field of the response.
     visible = "".join(each if each.isascii() and each.isprintable() else "?" for each in reason)
     headers = {"X-Consul-Reason": visible}
-    if request.query.get("format") == "text":
-        return web.Response(status=status, text=words, headers=headers)
-    return _json(data, headers, status)
+    if request.query.get("format") != "text":
+        return _json(data, headers, status)
+    if status == 404:  # as Consul has it
+        return _json(reason, headers, status)
+    return web.Response(status=status, text=words, headers=headers)
 
 
 def _text(status: int, message: str) -> web.Response:
