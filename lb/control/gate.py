@@ -45,7 +45,7 @@ class Gate:
     def enter(self, visit: _Visit, transport: asyncio.Transport) -> bool:
         """Whether there is room. It is made, where somebody inside has nothing to ask."""
         if len(self._inside) >= self._most():
-            quiet = [each for each in self._inside.values() if not each.asking]
+            quiet = [each for each in self._inside.values() if not each.asking or each.sending]
             if not quiet:
                 return False
             self._expel(min(quiet, key=lambda each: each.since))
@@ -69,6 +69,12 @@ class Gate:
             visit.patience = NEXT
             visit.since = asyncio.get_running_loop().time()
 
+    def sends(self, transport: asyncio.BaseTransport | None, more: bool) -> None:
+        """The body of a request is awaited, or is here. Who sends it slowly is like who asks for nothing."""
+        visit = self._inside.get(transport) if transport is not None else None
+        if visit is not None:
+            visit.sending = more
+
     def _expel(self, visit: _Visit) -> None:
         self.leave(visit.transport)
         visit.transport.abort()
@@ -89,6 +95,7 @@ class _Visit(asyncio.Protocol):
         self._inner = inner
         self._inside = False
         self.asking = 0
+        self.sending = False  # a body that is not whole yet
         self.patience = FIRST
         self.since = 0.0  # when it came, or had its last answer, by the loop's clock
 
@@ -136,3 +143,16 @@ async def attended(
         return await handler(request)
     finally:
         gate.answered(transport)
+
+
+async def body_within(request: web.Request, seconds: float) -> bytes:
+    """The body of a request. Raises TimeoutError where it isn't whole in time, and what aiohttp raises."""
+    gate, transport = request.app.get(GATE), request.transport
+    if gate is not None:
+        gate.sends(transport, True)
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.read()
+    finally:
+        if gate is not None:
+            gate.sends(transport, False)

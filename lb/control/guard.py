@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
 import logging
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from lb.control.dashboard import dashboard_page
+from lb.control.gate import body_within
 from lb.control.registry.queries import bears
 from lb.control.state import AdminState
 
@@ -161,8 +161,7 @@ async def body_of(request: web.Request) -> dict[str, Any]:
     if request.content_type != "application/json":
         raise Refused(415, "The body must be JSON, with Content-Type: application/json")
     try:
-        async with asyncio.timeout(BODY_WITHIN):
-            text = await request.read()
+        text = await body_within(request, BODY_WITHIN)
         body = json.loads(text, object_pairs_hook=_no_duplicates)
     except TimeoutError:
         raise Refused(408, "The body took too long") from None

@@ -26,6 +26,7 @@ from lb.control.state import AdminState
 from lb.proxy.sockets import Inherited, Listening
 from lb.running.binding import must_be_local
 from tests.control.test_admin import records, state
+from tests.control.waiting import until
 from tests.e2e.conftest import Play, play
 from tests.e2e.process import Balancer, eventually, run, running
 
@@ -488,6 +489,28 @@ async def test_who_never_finishes_a_request_goes(
                 await reader.readexactly(1)
         writer.transport.abort()
         assert len(server._app[GATE]) == 0
+
+
+async def test_those_who_send_slowly_keep_nobody_out(
+    state: AdminState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have a request, but bring no more of it than those who have none."""
+    monkeypatch.setattr(admin_module, "Gate", lambda make, most: gate_module.Gate(make, lambda: 3))
+    async with serving(state) as (server, port):
+        writers = []
+        for number in range(7):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(
+                b"PATCH /api/pools/greeter/backends/greeter-1 HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 20\r\n\r\n{"
+            )
+            writers.append(writer)
+            inside, wanted = server._app[GATE]._inside, min(number + 1, 3)
+            await until(lambda: sum(visit.sending for visit in inside.values()) == wanted)
+        async with aiohttp.ClientSession() as session:
+            assert (await session.get(f"http://127.0.0.1:{port}/livez")).status == 200
+        for writer in writers:
+            writer.transport.abort()
 
 
 async def test_a_body_must_come_in_time(state: AdminState, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from lb.control.gate import attended
+from lb.control.gate import attended, body_within
 from lb.control.registry.blocking import Answers, Waiters, made
 from lb.control.registry.model import CRITICAL, PASSING, STATUSES, WARNING, State
 from lb.control.registry.queries import bears, index_of, is_set, must_be_answerable, wait_of
@@ -319,8 +319,7 @@ class RegistryApi:
 
 async def _body(request: web.Request) -> bytes:
     try:
-        async with asyncio.timeout(BODY_WITHIN):
-            return await request.read()
+        return await body_within(request, BODY_WITHIN)
     except TimeoutError:
         raise Wrong("the body took too long") from None
 

@@ -36,7 +36,7 @@ class Wrong(ValueError):
 def object_of(body: bytes) -> dict[str, Any]:
     """The JSON object in a body. Raises Wrong."""
     try:
-        found = json.loads(body, object_pairs_hook=_no_twins)
+        found = json.loads(body.decode(), object_pairs_hook=_no_twins)
     except Wrong:
         raise
     except (ValueError, RecursionError) as error:

@@ -329,7 +329,7 @@ def _values(theirs: Any, ours: Any, where: str) -> Iterator[str]:
             yield f"{where}: {len(ours)} of them, Consul has {len(theirs)}"
         for number, (their, our) in enumerate(zip(theirs, ours, strict=False)):
             yield from _values(their, our, f"{where}[{number}]")
-    elif theirs != ours and not (isinstance(theirs, str) and isinstance(ours, str) and ":8300" in ours):
+    elif (type(theirs) is not type(ours) or theirs != ours) and ":8300" not in str(ours):
         yield f"{where} is {ours!r}, Consul has {theirs!r}"
 
 

@@ -197,7 +197,7 @@ async def test_a_client_in_python(url: str) -> None:
 
 
 async def test_another_client_in_python(url: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """python-consul2, unchanged. Its module has the name of that of py-consul, and so a process of its own."""
+    """python-consul2, unchanged. Its module has the name of that of py-consul, and so its own process."""
     folder = tmp_path_factory.getbasetemp() / "python-consul2"
     if not folder.exists():
         pip = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder), "python-consul2"]
