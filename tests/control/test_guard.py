@@ -506,7 +506,9 @@ async def test_those_who_send_slowly_keep_nobody_out(
             )
             writers.append(writer)
             inside, wanted = server._app[GATE]._inside, min(number + 1, 3)
-            await until(lambda: sum(visit.sending for visit in inside.values()) == wanted)
+            await until(
+                lambda inside=inside, wanted=wanted: sum(each.sending for each in inside.values()) == wanted
+            )
         async with aiohttp.ClientSession() as session:
             assert (await session.get(f"http://127.0.0.1:{port}/livez")).status == 200
         for writer in writers:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from lb.control.gate import attended, body_within
-from lb.control.registry.blocking import Answers, Waiters, made
+from lb.control.registry.blocking import Answers, Waiters
 from lb.control.registry.model import CRITICAL, PASSING, STATUSES, WARNING, State
 from lb.control.registry.queries import bears, index_of, is_set, must_be_answerable, wait_of
 from lb.control.registry.registry import Registry, Unknown
@@ -301,15 +301,13 @@ class RegistryApi:
     ) -> web.Response:
         """The answer; where the request names an index, as soon as there is a higher one, or in its time."""
         index, wait = index_of(request), wait_of(request)
+        question = request.path, _address(request), *sorted(_narrowed(request))
+        # A lower one is another one, too: the table has begun anew since.
+        if index and self._table.index_of(service) == index:
+            await self._waiters.wait(self._table, lambda name, _: service in (None, name), wait)
         if index:
-            question = request.path, _address(request), *sorted(_narrowed(request))
-            # A lower one is another one, too: the table has begun anew since.
-            if self._table.index_of(service) == index:
-                await self._waiters.wait(self._table, lambda name, _: service in (None, name), wait)
-                await self._answers_made.rest(question)
-            body = self._answers_made.shared(question, self._table.index_of(service), answer)
-        else:
-            body, _ = made(answer)
+            await self._answers_made.rest(question)
+        body = self._answers_made.shared(question, self._table.version, answer)
         response = web.Response(body=body, content_type="application/json")
         response.headers["X-Consul-Index"] = str(self._table.index_of(service))
         response.headers["X-Consul-KnownLeader"] = "true"

@@ -25,7 +25,7 @@ KEPT = 16  # answers at most
 
 @dataclass(slots=True)
 class _Answer:
-    index: int
+    version: int  # of the table
     body: bytes
     made: float  # when, by the loop's clock
     cost: float  # seconds that it took
@@ -85,19 +85,14 @@ class Answers:
             until = last.made + last.cost / PART
             await asyncio.sleep(max(0.0, until - asyncio.get_running_loop().time()))
 
-    def shared(self, question: Hashable, index: int, make: Callable[[], Any]) -> bytes:
-        """The answer as of an index, of somebody else where there is one."""
+    def shared(self, question: Hashable, version: int, make: Callable[[], Any]) -> bytes:
+        """The answer as of a version of the table, as JSON: of somebody else where there is one."""
         known = self._known.pop(question, None)
-        if known is None or known.index != index:
-            body, cost = made(make)
-            known = _Answer(index, body, asyncio.get_running_loop().time(), cost)
+        if known is None or known.version != version:
+            began = perf_counter()
+            body = json.dumps(make()).encode()
+            known = _Answer(version, body, asyncio.get_running_loop().time(), perf_counter() - began)
         self._known[question] = known
         while len(self._known) > KEPT:
             del self._known[next(iter(self._known))]
         return known.body
-
-
-def made(make: Callable[[], Any]) -> tuple[bytes, float]:
-    """An answer as JSON, and the seconds that it took."""
-    began = perf_counter()
-    return json.dumps(make()).encode(), perf_counter() - began

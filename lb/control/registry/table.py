@@ -35,6 +35,7 @@ class Table:
 
     def __init__(self, first: int = 1) -> None:
         self.index = first
+        self.version = 0  # grows with each change of anything, also where nobody is told
         self.entries: dict[str, Entry] = {}
         self._services: dict[str, dict[str, Entry]] = {}
         self._checks: dict[str, str] = {}  # by a check's ID, whose it is
@@ -121,6 +122,7 @@ class Table:
         if state is not None:
             entry.states[check] = state
             self._checks[check] = instance_id
+            self.version += state != before
             if before is not None and before.status == state.status:
                 return
         entry.modified = index = self._next()
@@ -153,6 +155,7 @@ class Table:
 
     def _next(self) -> int:
         self.index += 1
+        self.version += 1
         return self.index
 
     def _forget_checks(self, entry: Entry) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from lb.control.registry import api as api_module
 from lb.control.registry import blocking
+from lb.control.registry.views import health_service
 from tests.control.registry.scene import Client, served
 from tests.tools import need
 
@@ -254,6 +255,96 @@ async def test_who_waits_leaves_places_for_others(monkeypatch: pytest.MonkeyPatc
         await register(client, "b")
         async with asyncio.timeout(5):
             assert all([(await each)[1] > index for each in waiting[2:]])
+
+
+async def test_an_answer_is_made_once_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal made
+        made += 1
+        return health_service(*arguments)
+
+    monkeypatch.setattr(api_module, "health_service", counted)
+    async with served() as client:
+        await register(client)
+        _, index = await get(client, "/v1/health/service/greeter")
+        path = f"/v1/health/service/greeter?index={index}&wait=5m"
+        waiting = [asyncio.ensure_future(get(client, path)) for _ in range(50)]
+        await asyncio.sleep(0.2)
+        made = 0
+        await register(client, "b")
+        answers = await asyncio.gather(*waiting)
+        assert all(answer == answers[0] for answer in answers)
+        assert [each["Service"]["ID"] for each in answers[0][0]] == ["a", "b"]
+        assert made == 2
+        # What a check says is told at once, also where it is no change that anybody waits for.
+        await put(client, "/v1/agent/check/pass/service:a?note=first")
+        await put(client, "/v1/agent/check/pass/service:a?note=second")
+        found, _ = await get(client, "/v1/health/service/greeter")
+        assert found[0]["Checks"][0]["Output"] == "second"
+
+
+async def test_answers_to_changes_that_never_end_are_made_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each costs 20 ms here, which is a twentieth of 400."""
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.02)
+        return health_service(*arguments)
+
+    monkeypatch.setattr(api_module, "health_service", slow)
+    async with served() as client:
+        await register(client)
+        answers, index, began = 0, 1, time.monotonic()
+        while answers < 5:
+            await register(client, Meta={"at": str(answers)})
+            path = f"/v1/health/service/greeter?index={index}&wait=5m"
+            found, index = await get(client, path)
+            assert found[0]["Service"]["Meta"] == {"at": str(answers)}
+            answers += 1
+        assert time.monotonic() - began > 4 * 0.4
+
+
+async def test_an_index_of_another_registry_is_not_waited_for() -> None:
+    """Of one before a restart, say, with as many changes."""
+    async with served() as client:
+        await register(client)
+        _, index = await get(client, "/v1/health/service/greeter")
+    await asyncio.sleep(0.01)
+    async with served() as client:
+        await register(client, "b")
+        async with asyncio.timeout(5):
+            found, newer = await get(client, f"/v1/health/service/greeter?index={index}&wait=5m")
+        assert [each["Service"]["ID"] for each in found] == ["b"]
+        assert newer > index
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        *(("filter=Service.Port==80", 400), ("node-meta=a:b", 400), ("ns=team", 400), ("partition=p", 400)),
+        *(
+            ("dc=elsewhere", 500),
+            ("dc=dc1", 200),
+            ("ns=default", 200),
+            ("near=_agent", 200),
+            ("filter=", 200),
+        ),
+    ],
+)
+async def test_less_than_everything_is_not_answered_with_everything(query: str, status: int) -> None:
+    async with served() as client:
+        await register(client)
+        for path in (
+            "health/service/greeter",
+            "catalog/service/greeter",
+            "catalog/services",
+            "health/state/any",
+        ):
+            async with client.get(f"/v1/{path}?{query}") as response:
+                assert response.status == status, await response.text()
 
 
 async def test_a_body_must_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

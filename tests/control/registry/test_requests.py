@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lb.control.registry.model import CRITICAL, PASSING, Check, Instance, State
+from lb.control.registry.model import CRITICAL, PASSING, Check, Instance, State, from_record, to_record
 from lb.control.registry.requests import Wrong, check_registration, duration, registration, report
 
 
@@ -130,6 +130,40 @@ def test_anything_is_taken_or_refused(data: Any) -> None:
             parse()
         except Wrong:
             pass
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"Name": "a", "Name": "b"}', "Name: is here twice"),
+        (b'{"Name": "a", "Meta": {"k": "1", "k": "2"}}', "k: is here twice"),
+        (b'{"Name": "a", "Check": {"TTL": "1s", "TTL": "2s"}}', "TTL: is here twice"),
+        ('{"Name": "a"}'.encode("utf-16"), "the body is not JSON"),
+        (b'\xef\xbb\xbf{"Name": "a"}', "the body is not JSON"),
+        (b'{"Name": "\xff"}', "the body is not JSON"),
+        (b'{"Name": "a", "Port": ' + b"9" * 5000 + b"}", "the body is not JSON"),
+        (b'{"Name":' * 50_000, "the body is not JSON"),
+    ],
+)
+def test_json_that_could_be_taken_for_something_else(body: bytes, words: str) -> None:
+    with pytest.raises(Wrong, match=words):
+        registration(body, "::1")
+
+
+def test_what_others_leave_out_or_say_with_nothing() -> None:
+    registered, states = registration(
+        b'{"Name": "a", "Check": {}, "Meta": {"k": null}, "Kind": "",'
+        b' "tagged_addresses": {"lan": {"address": "Host.Example", "port": 8}}}',
+        "::1",
+    )
+    assert (registered.address, dict(registered.meta), registered.checks, states) == (
+        "::1",
+        {"k": ""},
+        (),
+        {},
+    )
+    assert registered.tagged_addresses == {"lan": ("host.example", 8)}
+    assert from_record(json.loads(json.dumps(to_record(registered)))) == registered
 
 
 @given(st.binary())
