@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ SPARE_LINES = 1000  # so many more than needed are left before the file is writt
 TIMES = 4
 _LOOK = 0.02  # seconds between two looks at whether another process still has the file: nobody tells
 _PATIENCE = 5.0  # seconds that a change waits until it has let go
+
+_BEGINNING = re.compile(rb"[0-9a-f]{8} \{")
 
 Wanted = dict[str, tuple[Instance, dict[str, State]]]
 
@@ -260,7 +263,7 @@ def _read(path: Path) -> tuple[Wanted, int, int]:
     good = count = 0
     for number, line in enumerate(_lines(data), 1):
         change = _change(line)
-        if change is None and good + len(line) == len(data):
+        if change is None and good + len(line) == len(data) and not _has_more(line):
             log.warning("%s:%d: the last change was not written whole, and is left out", path, number)
             break
         if change is None or not _applied(wanted, change):
@@ -275,6 +278,11 @@ def _read(path: Path) -> tuple[Wanted, int, int]:
 
 def _lines(data: bytes) -> Iterator[bytes]:
     return iter(data.splitlines(keepends=True))
+
+
+def _has_more(line: bytes) -> bool:
+    """Whether a line that isn't good ends in one that is: then its end is not what's missing."""
+    return any(_change(line[each.start() :]) is not None for each in _BEGINNING.finditer(line, 1))
 
 
 def _change(line: bytes) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lb.control.registry import journal
-from lb.control.registry.journal import Damaged, FileStore, Taken
+from lb.control.registry.journal import Damaged, FileStore, Taken, _read
 from lb.control.registry.model import CRITICAL, PASSING, State
 from lb.control.registry.store import Unavailable
 from lb.control.registry.table import Table
@@ -92,6 +92,44 @@ async def test_a_torn_last_line_is_left_out(tmp_path: Path, cut: int) -> None:
         assert list(registry.table.entries) == ["a"]
         await registry.register(instance("c"), {})
     assert list((await read(path)).entries) == ["a", "c"]
+
+
+async def test_cut_off_anywhere_and_damaged_anywhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a file that ends too early the last line goes; of one with another byte no more, or it is told."""
+    path = tmp_path / "registry"
+    sizes, tables = [0], [contents(Table())]
+    async with opened(FileStore(str(path))) as registry:
+
+        def written() -> None:
+            sizes.append(path.stat().st_size)
+            tables.append(
+                {name: (each.instance, dict(each.states)) for name, each in registry.table.entries.items()}
+            )
+
+        for name in "abc":
+            await registry.register(checked(name), {f"service:{name}": State(PASSING, "é\r\n")})
+            written()
+        await registry.report("service:b", State(CRITICAL, "x"))
+        written()
+        await registry.deregister("a")
+        written()
+    data = path.read_bytes()
+    for cut in range(len(data) + 1):
+        path.write_bytes(data[:cut])
+        lines = max(number for number, size in enumerate(sizes) if size <= cut)
+        assert _read(path)[:2] == (tables[lines], sizes[lines])
+    for place, byte in enumerate(data):
+        for other in {byte ^ 1, 0, 10, 13, 32} - {byte}:
+            path.write_bytes(data[:place] + bytes([other]) + data[place + 1 :])
+            caplog.clear()
+            try:
+                found = _read(path)[0]
+            except Damaged:
+                continue
+            assert (found, place >= sizes[-2]) == (tables[-2], True)
+            assert "not written whole" in caplog.text
 
 
 async def test_damage_in_the_midst_is_told_with_its_line(tmp_path: Path) -> None:
