@@ -61,6 +61,7 @@ class FileStore:
         self._lock = -1
         self._size = 0  # of what is good in the file
         self._lines = 0
+        self._refuses = False  # for the disk is full, or the like
         self._unsettled: Counter[tuple[str, str]] = Counter()  # states that are being written
 
     async def open(self, table: Table) -> None:
@@ -173,12 +174,17 @@ class FileStore:
         try:
             await asyncio.to_thread(_append, self._file, self._size, data)
         except OSError as error:
-            log.error("the registry can't be written to %s: %s", self._path, error)
+            if not self._refuses:  # everyone who tries is told; the log once
+                log.error("the registry can't be written to %s: %s", self._path, error)
+            self._refuses = True
             for _, _, done in batch:
                 if not done.done():
                     done.set_exception(Unavailable(f"the registry can't be written: {error.strerror}"))
                     done.exception()  # whoever waited may have gone
             return
+        if self._refuses:
+            log.info("the registry can be written to %s again", self._path)
+            self._refuses = False
         self._size += len(data)
         self._lines += len(batch)
         for _, apply, done in batch:

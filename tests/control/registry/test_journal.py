@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import resource
 import signal
@@ -173,7 +174,10 @@ async def test_two_processes_cannot_share_it_but_one_can_follow_another(tmp_path
     assert list((await read(Path(path))).entries) == ["a", "b", "c"]
 
 
-async def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
+async def test_a_full_disk_refuses_and_loses_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lb.registry")
     path = tmp_path / "registry"
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -181,13 +185,18 @@ async def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
         await registry.register(instance("a"), {})
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, old[1]))
         try:
-            with pytest.raises(Unavailable, match="can't be written"):
-                await registry.register(instance("b"), {})
+            for _ in range(3):
+                with pytest.raises(Unavailable, match="can't be written"):
+                    await registry.register(instance("b"), {})
             assert list(registry.table.entries) == ["a"]
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, old)
         await registry.register(instance("c"), {})
     assert list((await read(path)).entries) == ["a", "c"]
+    assert [record.getMessage().partition(str(path))[0] for record in caplog.records] == [
+        "the registry can't be written to ",
+        "the registry can be written to ",
+    ]
 
 
 PROGRAM = """
