@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -85,7 +86,7 @@ async def _open(registry: Registry, section: RegistrySection) -> None:
     try:
         await registry.open()
     except OSError as error:
-        where = error.filename or section.store.file
+        where = error.filename or section.store.file or section.store.ca
         raise CannotStart(f"registry: {where}: {(error.strerror or str(error)).lower()}") from error
     except (Damaged, Taken) as error:
         raise CannotStart(f"registry: {error}") from error
@@ -98,8 +99,15 @@ def _store(section: StoreSection, follows: bool) -> Store:
         return FileStore(section.file, waits=follows)
     if section.etcd:
         from lb.control.registry.etcd import EtcdStore
+        from lb.control.registry.etcd_client import Login
 
-        return EtcdStore(section.etcd)
+        login = None
+        if section.user is not None and section.password is not None:
+            login = Login(section.user, section.password.read)
+        ca = section.ca
+        return EtcdStore(
+            section.etcd, login, None if ca is None else lambda: ssl.create_default_context(cafile=ca)
+        )
     from lb.control.registry.store import MemoryStore
 
     return MemoryStore()

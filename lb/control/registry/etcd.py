@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import ssl
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from random import uniform
 from typing import Any, Final
@@ -20,6 +21,7 @@ from urllib.parse import quote, unquote
 
 import aiohttp
 
+from lb.control.registry.etcd_client import NO_ANSWER, PREFIX, EtcdClient, Login
 from lb.control.registry.model import (
     CRITICAL,
     MAINTENANCE,
@@ -34,10 +36,8 @@ from lb.control.registry.table import Table
 
 log = logging.getLogger("lb.registry")
 
-PREFIX: Final = "/lb/registry/"
 _INSTANCES: Final = PREFIX + "instances/"
 _STATES: Final = PREFIX + "states/"
-TIMEOUT: Final = 3.0  # seconds for a question
 SEEN_BY: Final = 2.0  # seconds in which the watch shows what we have written
 PING: Final = 3.0  # seconds between two looks at whether who we watch is still there
 AGAIN: Final = (0.1, 5.0)  # seconds until a watch that has ended is tried again: first, and at most
@@ -47,22 +47,23 @@ _LINE_AT_MOST: Final = 64 * 2**20  # bytes of one message of the watch
 Wanted = dict[str, tuple[Instance, dict[str, State]]]
 
 
-_NO_ANSWER = (aiohttp.ClientError, TimeoutError, ValueError)
-
-
 class _Compacted(Exception):
     """The revision that the watch was to go on from is gone."""
 
 
 class EtcdStore:
-    """The table in etcd. `urls` are its members, of which any will do."""
+    """The table in etcd. `urls` are its members, of which any will do. `tls` is for those with https."""
 
     expires = True
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        login: Login | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        self._client = EtcdClient(urls, login, tls)
         self.trouble = "etcd has not been read yet"
-        self._urls = [url.rstrip("/") for url in urls]
-        self._session: aiohttp.ClientSession | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._revision = 0  # the table is as etcd was at this one
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
@@ -74,9 +75,10 @@ class EtcdStore:
         ] = {}  # by instance and check, of states that are not critical
 
     async def open(self, table: Table) -> None:
-        """Begins to watch. Where etcd isn't there, the table comes when it is."""
+        """Begins to watch. Where etcd isn't there, the table comes when it is. Raises OSError for a CA that
+        can't be used."""
         self._table = table
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT))
+        self._client.open()
         self._watcher = asyncio.get_running_loop().create_task(self._follow())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._tried.wait(), FIRST)
@@ -86,8 +88,7 @@ class EtcdStore:
             self._watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watcher
-        if self._session is not None:
-            await self._session.close()
+        await self._client.close()
 
     # --- changes ---
 
@@ -138,7 +139,7 @@ class EtcdStore:
             transaction["compare"] = [
                 {"key": _b64(exists), "target": "VERSION", "result": "GREATER", "version": "0"}
             ]
-        answer = await self._ask("kv/txn", transaction)
+        answer = await self._client.ask("kv/txn", transaction)
         if answer.get("succeeded"):
             await self._seen(int(answer["header"]["revision"]))
 
@@ -153,34 +154,12 @@ class EtcdStore:
     async def _grant(self, ttl: float) -> str:
         if not ttl:
             return "0"
-        answer = await self._ask("lease/grant", {"TTL": str(ceil(ttl))})
+        answer = await self._client.ask("lease/grant", {"TTL": str(ceil(ttl))})
         return str(answer["ID"])
 
     async def _keep_alive(self, lease: str) -> bool:
-        answer = await self._ask("lease/keepalive", {"ID": lease})
+        answer = await self._client.ask("lease/keepalive", {"ID": lease})
         return int(answer.get("result", {}).get("TTL", 0)) > 0
-
-    async def _ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer of the first member that has one. Raises Unavailable."""
-        reasons = []
-        for url in list(self._urls):
-            try:
-                return await self._ask_one(url, path, body)
-            except _NO_ANSWER as error:
-                reasons.append(f"{url}: {error or type(error).__name__}")
-            with contextlib.suppress(ValueError):
-                self._urls.append(self._urls.pop(self._urls.index(url)))  # the next one first, from now on
-        raise Unavailable(f"no cluster leader: etcd does not answer ({'; '.join(reasons)})")
-
-    async def _ask_one(self, url: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        session = self._session
-        if session is None or session.closed:
-            raise Unavailable("the registry is closing")
-        async with session.post(f"{url}/v3/{path}", json=body) as response:
-            found = await response.json(content_type=None)
-        if response.status != 200 or not isinstance(found, dict) or "error" in found:
-            raise ValueError(found.get("error") if isinstance(found, dict) else f"status {response.status}")
-        return found
 
     # --- watching ---
 
@@ -198,7 +177,7 @@ class EtcdStore:
                 )
                 self._read = False
                 continue
-            except (Unavailable, *_NO_ANSWER, OSError, KeyError) as error:
+            except (Unavailable, *NO_ANSWER, OSError, KeyError) as error:
                 self._on_trouble(f"etcd is away: {error}")
             await asyncio.sleep(uniform(self._wait / 2, self._wait))
             self._wait = min(self._wait * 2, AGAIN[1])
@@ -221,7 +200,7 @@ class EtcdStore:
             self._table.stir()
 
     async def _read_all(self) -> None:
-        answer = await self._ask("kv/range", _range(PREFIX))
+        answer = await self._client.ask("kv/range", _range(PREFIX))
         wanted: Wanted = {}
         states: list[tuple[str, str, State, str]] = []
         for pair in answer.get("kvs", ()):
@@ -244,15 +223,9 @@ class EtcdStore:
 
     async def _watch(self) -> None:
         """Until it ends. Raises _Compacted where it can't go on from where we are."""
-        session = self._session
-        assert session is not None
         create = {**_range(PREFIX), "start_revision": str(self._revision + 1)}
-        url = self._urls[0]
-        forever = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT)
-        async with session.post(
-            f"{url}/v3/watch", json={"create_request": create}, timeout=forever
-        ) as response:
-            response.raise_for_status()
+        url = self._client.urls[0]
+        async with self._client.stream(url, "watch", {"create_request": create}) as response:
             pinger = asyncio.get_running_loop().create_task(self._ping(url, response))
             try:
                 async for message in _messages(response):
@@ -265,8 +238,8 @@ class EtcdStore:
         while True:
             await asyncio.sleep(PING)
             try:
-                await self._ask_one(url, "kv/range", {"key": _b64(PREFIX), "limit": "1"})
-            except (Unavailable, *_NO_ANSWER) as error:
+                await self._client.ask_one(url, "kv/range", {"key": _b64(PREFIX), "limit": "1"})
+            except (Unavailable, *NO_ANSWER) as error:
                 log.debug("registry: %s no longer answers: %s", url, error)
                 response.close()
                 return
@@ -278,6 +251,7 @@ class EtcdStore:
         if result.get("canceled"):
             if "compact_revision" in result:
                 raise _Compacted
+            self._client.forget()  # it may have been our token
             raise ValueError(str(result.get("cancel_reason", "the watch was cancelled")))
         if result.get("created"):
             self._on_watching()

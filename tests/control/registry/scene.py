@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -67,29 +68,34 @@ def free_port() -> int:
 
 
 class Etcd:
-    """A real etcd of one member, which can be killed and started again on its data."""
+    """A real etcd of one member, which can be killed and started again on its data. With a certificate it has
+    https: `tls` are the files of the certificate and of its key."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: tuple[Path, Path] | None = None) -> None:
+        self._tls = tls
         self._program = need("etcd", "etcd-server")
         self._folder = folder
         self._peer, self.port = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         peer = f"http://127.0.0.1:{self._peer}"
+        tls = [] if self._tls is None else ["--cert-file", self._tls[0], "--key-file", self._tls[1]]
         self._process = subprocess.Popen(
             [self._program, "--name", "one", "--data-dir", str(self._folder / "etcd"),
              "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
              "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-             "--initial-cluster", f"one={peer}", "--heartbeat-interval", "50", "--election-timeout", "250"],
+             "--initial-cluster", f"one={peer}", "--heartbeat-interval", "50", "--election-timeout", "250",
+             *tls],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
         until(self._is_well, "etcd")
 
     def _is_well(self) -> bool:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        anybody = urllib.request.HTTPSHandler(context=ssl._create_unverified_context())
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), anybody)
         with contextlib.suppress(OSError), opener.open(f"{self.url}/health", timeout=1) as answer:
             return b"true" in answer.read()
         return False
@@ -102,8 +108,8 @@ class Etcd:
 
 
 @contextmanager
-def running_etcd(folder: Path) -> Iterator[Etcd]:
-    etcd = Etcd(folder)
+def running_etcd(folder: Path, tls: tuple[Path, Path] | None = None) -> Iterator[Etcd]:
+    etcd = Etcd(folder, tls)
     etcd.start()
     try:
         yield etcd

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from lb.control.registry.etcd import PREFIX, EtcdStore
+from lb.control.registry.etcd_client import Login
 from lb.control.registry.model import CRITICAL, PASSING, State
 from lb.control.registry.registry import Registry
 from lb.control.registry.store import Unavailable
@@ -143,3 +146,74 @@ async def test_what_cannot_be_read_is_passed_over(etcd: Etcd, caplog: pytest.Log
     async with opened(EtcdStore([etcd.url])) as registry:
         assert list(registry.table.entries) == ["a"]
     assert "can't be read" in caplog.text
+
+
+def ask_for_users(etcd: Etcd) -> None:
+    """From now on etcd asks who it is. `lb` may do what the registry needs, `stranger` nothing."""
+    for name, password in (("root", "r"), ("lb", "s3cret"), ("stranger", "x")):
+        call(etcd, "auth/user/add", {"name": name, "password": password})
+    for role in ("root", "registry"):
+        call(etcd, "auth/role/add", {"name": role})
+    keys = {"key": b64encode(PREFIX.encode()).decode(), "range_end": b64encode(b"/lb/registry0").decode()}
+    call(etcd, "auth/role/grant", {"name": "registry", "perm": {"permType": "READWRITE", **keys}})
+    call(etcd, "auth/user/grant", {"user": "root", "role": "root"})
+    call(etcd, "auth/user/grant", {"user": "lb", "role": "registry"})
+    call(etcd, "auth/enable", {})
+
+
+async def test_as_a_user_whose_token_is_forgotten_now_and_then(etcd: Etcd) -> None:
+    ask_for_users(etcd)
+    passwords = ["s3cret"]
+    stores = [EtcdStore([etcd.url], Login("lb", lambda: passwords[0])) for _ in range(2)]
+    async with opened(stores[0]) as one, opened(stores[1]) as two:
+        await one.register(checked("a"), PASS)
+        await shows(two, there("a"), "a", 5)
+        etcd.kill()
+        etcd.start()  # which knows no token any more
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await two.report("service:a", State(CRITICAL))
+                    break
+                except Unavailable:
+                    await asyncio.sleep(0.1)
+        await shows(one, status("a", CRITICAL), "its end", 20)
+        assert (one.trouble, two.trouble) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("login", "words"),
+    [
+        (None, "etcd asks for a user: store:"),
+        (Login("lb", lambda: "wrong"), "authentication failed, invalid user ID or password"),
+        (
+            Login("stranger", lambda: "x"),
+            "a role that may read and write what begins with /lb/registry/",
+        ),
+    ],
+)
+async def test_as_nobody_it_says_what_is_missing(etcd: Etcd, login: Login | None, words: str) -> None:
+    ask_for_users(etcd)
+    async with opened(EtcdStore([etcd.url], login)) as registry:
+        assert words in registry.trouble
+        with pytest.raises(Unavailable, match=words):
+            await registry.register(instance("a"), {})
+
+
+async def test_over_tls_with_a_ca_of_its_own(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    certificate = ca.issue_cert("127.0.0.1")
+    files = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate.cert_chain_pems[0].write_to_path(files[0])
+    certificate.private_key_pem.write_to_path(files[1])
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    def trusting() -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+
+    with running_etcd(tmp_path, files) as etcd:
+        async with opened(EtcdStore([etcd.url], tls=trusting)) as registry:
+            await registry.register(instance("a"), {})
+            assert list(registry.table.entries) == ["a"]
+        async with opened(EtcdStore([etcd.url])) as registry:
+            assert "certificate" in registry.trouble.lower()
