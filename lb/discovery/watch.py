@@ -18,7 +18,9 @@ from lb.discovery.base import Source, SourceError
 log = logging.getLogger("lb.discovery")
 
 FIRST_WAIT = 0.5  # seconds at most until a source that failed is asked again, doubled with each failure
-LONGEST_WAIT = 15.0  # up to this
+LONGEST_WAIT = 4.0
+"""Up to this. Backends that drain take requests for some seconds more (5 in deploy/kubernetes): whoever comes
+back after an outage, and names other ones at once, is to be heard before these seconds are over."""
 STEADY = 10.0  # seconds after which a watch was a good one, and the next failure is the first again
 
 

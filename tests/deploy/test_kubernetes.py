@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from lb.config import load
+from lb.discovery.watch import LONGEST_WAIT
 from tests.tools import need
 
 KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
@@ -133,6 +134,13 @@ def test_there_is_time_to_drain(folder: str) -> None:
                 if option in ("--drain-delay", "--drain-timeout"):
                     needed += float(value.rstrip("s"))
         assert grace >= needed + 5, name
+
+
+def test_who_drains_outlasts_who_asks_again() -> None:
+    """When the API server comes back, pods may go at once: they are to be heard of while they still serve."""
+    (container,) = objects(".")["Deployment", "greeter"]["spec"]["template"]["spec"]["containers"]
+    (delay,) = [each for each in container["args"] if each.startswith("--drain-delay=")]
+    assert float(delay.partition("=")[2].rstrip("s")) > LONGEST_WAIT
 
 
 def test_the_balancer_may_see_endpoints_and_nothing_else() -> None:
