@@ -8,17 +8,33 @@ together is put together by `Members`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from time import monotonic
 from typing import Protocol
 
 from lb.core.backend import BackendSpec
 
 PART = 0.01  # of the processor's time at most goes into passing changes on
+SAVED = 1.0  # seconds of which that part can be saved up, for changes that come together after a quiet time
 
 
 def rest_after(took: float) -> float:
     """How long to gather changes, in seconds, after passing one on took so many of this thread's time: hardly
     at all for a few backends, a part of a second for thousands."""
     return took / PART
+
+
+class Pace:
+    """The same over a longer time: who has been quiet may pass on some changes one upon another, so that of
+    several backends that come together the last one waits hardly longer than the first."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def rest_after(self, took: float) -> float:
+        """How long to gather changes, in seconds, after passing one on took so many of this thread's time."""
+        now = monotonic()
+        self._due = max(self._due, now - SAVED) + rest_after(took)
+        return max(0.0, self._due - now)
 
 
 class SourceError(Exception):

@@ -29,7 +29,7 @@ from msgspec.json import Decoder
 
 from lb import __version__
 from lb.core.backend import BackendSpec
-from lb.discovery.base import SourceError, rest_after
+from lb.discovery.base import Pace, SourceError
 from lb.discovery.endpoint_slices import EndpointSlice, EndpointSlices, Metadata
 from lb.discovery.kubernetes_access import Access
 
@@ -81,6 +81,7 @@ class KubernetesSource:
         self._find_access = access
         self._rng = rng or Random()
         self._slices = EndpointSlices(service.port, zone)
+        self._pace = Pace()
         self._version = ""
         self._hurried = 0  # lists and watches in a row that came to nothing
 
@@ -225,7 +226,7 @@ class KubernetesSource:
                 began = time.thread_time()
                 self._catch_up(latest)
                 yield
-                dirty, due = False, time.monotonic() + rest_after(time.thread_time() - began)
+                dirty, due = False, time.monotonic() + self._pace.rest_after(time.thread_time() - began)
             if line == b"":
                 if dirty:
                     self._catch_up(latest)

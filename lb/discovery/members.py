@@ -1,9 +1,9 @@
 """The members of a pool: what its configuration and its sources name, as one set, in the running pool.
 
 The first change is applied at once; what follows within a moment is applied together, at its end. So a
-backend that comes is there without delay, one that flaps is seen a few times a second at most, and the
-hundred changes of a deployment cost ten updates. Where an update takes long, since there are thousands of
-backends, the moment grows with it.
+backend that comes is there without delay, one that flaps takes little of the time, and the hundred changes
+of a deployment cost a few updates. Where updates take long, since there are thousands of backends, or come
+without an end, the moment grows with them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from lb.core.backend import Backend, BackendSpec
 from lb.core.pool import Pool
 from lb.core.source import SourceState
 from lb.core.turnover import Turnover
-from lb.discovery.base import rest_after
+from lb.discovery.base import Pace
 from lb.discovery.union import Union
 from lb.discovery.watch import Watch
 
 log = logging.getLogger("lb.discovery")
 
-MOMENT = 0.1  # seconds in which changes are gathered at least, behind one that was applied
+MOMENT = 0.02  # seconds in which changes are gathered at least, behind one that was applied
 KNOWN_BY = 5.0  # seconds that newcomers have for a good probe, where nobody else could serve without them
 NAMED = 5  # so many backends are named in a line of the log
 
@@ -50,6 +50,7 @@ class Members:
         self.probes: Probes | None = None
         self.origins: Mapping[str, str] = {}
         self._union = Union()
+        self._pace = Pace()
         self._gathering: asyncio.TimerHandle | None = None
         self._more = False  # whether anything came while changes are gathered, or newcomers asked
         self._asking: asyncio.Task[None] | None = None
@@ -108,7 +109,7 @@ class Members:
 
     def _gather(self, took: float) -> None:
         loop = asyncio.get_running_loop()
-        self._gathering = loop.call_later(max(MOMENT, rest_after(took)), self._on_gathered)
+        self._gathering = loop.call_later(max(MOMENT, self._pace.rest_after(took)), self._on_gathered)
 
     def _on_gathered(self) -> None:
         self._gathering = None

@@ -75,6 +75,20 @@ async def test_the_first_change_is_applied_at_once_and_the_next_ones_together() 
     members.close()
 
 
+async def test_several_that_come_after_a_quiet_time_wait_no_longer_than_a_moment() -> None:
+    """As when a Deployment is scaled up, and four pods get ready some milliseconds apart."""
+    pool, told = a_pool(), Told()
+    members = Members(pool)
+    members.adopt((), [told.watch], None)
+    clock = asyncio.get_running_loop()
+    for last in range(1, 5):
+        told.names(*specs(*range(last + 1)))
+        assert members._gathering is not None
+        assert members._gathering.when() - clock.time() <= MOMENT
+        await until(lambda last=last: len(ids(pool)) == last + 1)
+    members.close()
+
+
 async def test_a_backend_that_flaps_within_a_moment_keeps_all_it_has() -> None:
     pool, told = a_pool(), Told()
     members = Members(pool)
