@@ -83,7 +83,7 @@ class Arrivals:
     def __init__(self) -> None:
         self.first: dict[str, asyncio.Future[float]] = {}
 
-    async def serve(self, name: str) -> asyncio.Server:
+    async def serve(self, name: str, host: str = "127.0.0.1", port: int = 0) -> asyncio.Server:
         self.first[name] = asyncio.get_running_loop().create_future()
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -98,7 +98,7 @@ class Arrivals:
             except (asyncio.IncompleteReadError, ConnectionError):
                 writer.close()
 
-        return await asyncio.start_server(ignore_ends, "127.0.0.1", 0)
+        return await asyncio.start_server(ignore_ends, host, port)
 
 
 async def ask(port: int, failures: list[str]) -> None:

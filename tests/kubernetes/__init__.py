@@ -1,0 +1,3 @@
+import pytest
+
+pytest.register_assert_rewrite("tests.kubernetes.place", "tests.kubernetes.controlplane")
