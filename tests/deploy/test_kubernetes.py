@@ -6,7 +6,6 @@ import atexit
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ import yaml
 
 from lb.config import load
 from lb.discovery.watch import LONGEST_WAIT
+from tests.deploy.manifests import must_be_known, must_be_restricted, must_find_its_volumes
 from tests.tools import need
 
 KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
@@ -73,43 +73,20 @@ def pods(folder: str) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_schemas_of_kubernetes_hold(folder: str, tmp_path: Path) -> None:
-    path = tmp_path / "all.yaml"
-    known = [
-        each for each in yaml.safe_load_all(rendered(folder)) if "monitoring.coreos.com" not in str(each)
-    ]
-    path.write_text(yaml.safe_dump_all(known))
-    validate = Path(sys.executable).with_name("kubernetes-validate")
-    done = subprocess.run([validate, "--strict", path], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" passed ") + done.stderr.count(" passed ") >= len(known) - 2, done.stdout
+    must_be_known(yaml.safe_load_all(rendered(folder)), tmp_path)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_pods_are_restricted(folder: str) -> None:
-    """As the Pod Security Standard `restricted` has it, with a root that can't be written besides."""
-    for name, pod in pods(folder):
-        security = pod["securityContext"]
-        assert security["runAsNonRoot"] is True, name
-        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in (*pod["containers"], *pod.get("initContainers", ())):
-            own = container["securityContext"]
-            assert own["allowPrivilegeEscalation"] is False, container["name"]
-            assert own["readOnlyRootFilesystem"] is True
-            assert own["capabilities"] == {"drop": ["ALL"]}
-            assert "memory" in container["resources"]["limits"]
+    for _, pod in pods(folder):
+        must_be_restricted(pod)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_what_is_mounted_is_there(folder: str) -> None:
     there = objects(folder)
-    for name, pod in pods(folder):
-        volumes = {each["name"]: each for each in pod.get("volumes", ())}
-        for container in (*pod["containers"], *pod.get("initContainers", ())):
-            for mount in container.get("volumeMounts", ()):
-                assert mount["name"] in volumes, (name, mount)
-        for volume in volumes.values():
-            if "configMap" in volume:
-                assert ("ConfigMap", volume["configMap"]["name"]) in there
+    for _, pod in pods(folder):
+        must_find_its_volumes(pod, there)
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: str(path.relative_to(KUBERNETES)))
