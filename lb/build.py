@@ -81,18 +81,15 @@ def build_pool(name: str, config: Config, clock: Clock) -> Pool:
 
 def specs_of(backends: Iterable[BackendConfig]) -> list[BackendSpec]:
     """Backends as the configuration has them."""
-    return [
-        BackendSpec(
-            each.id,
-            each.address.host,
-            each.address.port,
-            each.weight,
-            each.tier,
-            each.address.path,
-            each.zone or "",
-        )
-        for each in backends
-    ]
+    return [spec_of(each) for each in backends]
+
+
+def spec_of(backend: BackendConfig) -> BackendSpec:
+    """One of them."""
+    where = backend.address
+    return BackendSpec(
+        backend.id, where.host, where.port, backend.weight, backend.tier, where.path, backend.zone or ""
+    )
 
 
 def _close_connections(backend: Backend) -> None:

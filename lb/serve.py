@@ -15,7 +15,7 @@ from lb.config import Config
 from lb.handover import HandoverFailed, Predecessor, Successor, inherited_sockets
 from lb.membership import known_of, known_to
 from lb.notify import ServiceManager
-from lb.process import allow_many_files, calm_the_collector, keep_freed_memory
+from lb.process import allow_many_files, calm_the_collector, keep_freed_memory, take_short_turns
 from lb.watch import LOOK, ConfigFile
 
 log = logging.getLogger("lb")
@@ -60,6 +60,7 @@ class Service:
         self._say_addresses()
         calm_the_collector()
         keep_freed_memory()
+        take_short_turns()
         if self._predecessor:
             self._predecessor.ready()  # and it tells the manager
         else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lb.build import specs_of
+from lb.build import spec_of
 from lb.config import ConfigError
 from lb.config import Pool as PoolConfig
 from lb.config.consul import ConsulSection
@@ -33,20 +33,15 @@ def _file(section: FileSection) -> Source:
 def _backends_reader() -> Callable[[Path], Sequence[BackendSpec]]:
     from lb.config.backends_file import BackendsReader
 
-    reader = BackendsReader()
-    known: dict[str, BackendSpec] = {}
+    reader = BackendsReader(spec_of)
 
     def read(path: Path) -> Sequence[BackendSpec]:
         try:
-            found = specs_of(reader.read(str(path)))
+            return reader.read(str(path))
         except ConfigError as error:
             first, *others = map(str, error.problems)
             more = f" (and {len(others)} more problem{'s' if len(others) > 1 else ''})" if others else ""
             raise SourceError(first + more) from error
-        specs = {spec.id: spec if spec != known.get(spec.id) else known[spec.id] for spec in found}
-        known.clear()
-        known.update(specs)
-        return list(specs.values())
 
     return read
 

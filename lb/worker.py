@@ -33,7 +33,7 @@ from lb.control.shared_memory import SharedTable
 from lb.control.sums import INTERVAL, Tally
 from lb.control.workplace import Sockets, arguments, work
 from lb.core.backend import Backend
-from lb.process import allow_many_files, calm_the_collector, keep_freed_memory
+from lb.process import allow_many_files, calm_the_collector, keep_freed_memory, take_short_turns
 from lb.proxy.sockets import BACKLOG, Inherited, Listening
 from lb.running.parts import Prepared, connections
 from lb.running.prepare import prepare
@@ -171,6 +171,7 @@ class WorkerProgram:
                     raise
                 calm_the_collector()
                 keep_freed_memory()
+                take_short_turns()
             else:
                 await self.app.change(config, given)
         except ConfigError as error:  # which was good for the supervisor

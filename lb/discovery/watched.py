@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-Signature = tuple[int, ...]
+# Enough to ask what it is. A pipe would let us wait otherwise, where there is no O_PATH.
+_HOLDING = getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
+
+Signature = tuple[int, int, int, int, int]
 
 
 def signature(path: str | Path) -> Signature | None:
@@ -23,6 +26,31 @@ def signature(path: str | Path) -> Signature | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+class _Held:
+    """A file that is kept, so that we see whether it is still there. Its number doesn't tell: the next file
+    may well have the same one."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def has_gone(self) -> bool:
+        """Whether another one was renamed to its name, say."""
+        try:
+            return os.fstat(self._descriptor).st_nlink == 0
+        except OSError:  # as a network's file system says it
+            return True
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
+def _held(path: Path) -> _Held | None:
+    try:
+        return _Held(os.open(path, _HOLDING))
+    except OSError:
+        return None
+
+
 class WatchedFile:
     """A file. `reading` is to be called before it is read: a change from then on is another one."""
 
@@ -30,17 +58,27 @@ class WatchedFile:
         self.path = path
         self._read: Signature | None = None  # what it was when it was read last
         self._seen: Signature | None = None  # what it was when we looked last
+        self.restless = 0  # looks in a row at which it was another one than at the look before
+        self.replaced = 0  # so often among them another file had taken its place
+        self._held: _Held | None = None  # while it is restless
 
     def reading(self) -> None:
         """It is about to be read."""
         self._read = self._seen = signature(self.path)
+        self.restless, self.replaced, self._held = 0, 0, None
 
     def has_changed(self) -> bool:
         """Whether it is another one than was read last, and was so at the last look already: nobody is
         just writing it."""
         now = signature(self.path)
-        at_rest, self._seen = now == self._seen, now
-        return now is not None and at_rest and now != self._read
+        before, self._seen = self._seen, now
+        if now == before or now is None:
+            self.restless, self.replaced, self._held = 0, 0, None
+            return now is not None and now != self._read
+        self.restless += 1
+        self.replaced += self._held is not None and self._held.has_gone()
+        self._held = _held(self.path)
+        return False
 
     @property
     def there(self) -> bool:

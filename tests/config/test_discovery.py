@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from lb.config import ConfigError, load, loads
-from lb.config.backends_file import BackendsReader
+from lb.config import Backend, ConfigError, backends_file, load, loads
+from lb.config.backends_file import BackendsFile, BackendsReader
+from lb.config.loader import validated
 from lb.config.values import Address
 from tests.config.helpers import problems
 from tests.config.test_schema import accepts
@@ -112,11 +116,15 @@ def test_a_file_is_beside_the_configuration(tmp_path: Path) -> None:
 # --- the file ---
 
 
+def same(backend: Backend) -> Backend:
+    return backend
+
+
 def read(directory: Path, text: str) -> list[tuple[str, Address, int, int]]:
     (directory / "backends").write_text(text)
     return [
         (each.id, each.address, each.weight, each.tier)
-        for each in BackendsReader().read(str(directory / "backends"))
+        for each in BackendsReader(same).read(str(directory / "backends"))
     ]
 
 
@@ -166,7 +174,7 @@ def test_mistakes_with_their_place(tmp_path: Path, text: str, words: str) -> Non
 
 
 def test_what_has_not_changed_is_the_very_same(tmp_path: Path) -> None:
-    reader, path = BackendsReader(), tmp_path / "backends"
+    reader, path = BackendsReader(same), tmp_path / "backends"
     path.write_text('["h:1", {"address": "h:2", "weight": 2}, "h:3"]')
     before = reader.read(str(path))
     path.write_text('[{"address": "h:2", "weight": 2}, "h:1", {"address": "h:3"}, "h:4"]')
@@ -179,7 +187,116 @@ def test_what_has_not_changed_is_the_very_same(tmp_path: Path) -> None:
         reader.read(str(path))
 
 
-def test_thousands_in_json_are_read_quickly(tmp_path: Path) -> None:
-    """Not by the way of YAML, which would take seconds."""
-    text = json.dumps([{"id": f"b{number}", "address": f"10.0.0.1:{number}"} for number in range(1, 20_001)])
-    assert len(read(tmp_path, text)) == 20_000
+def as_blocks(items: list[dict[str, object]]) -> str:
+    return str(yaml.safe_dump({"backends": items}))
+
+
+def as_braces(items: list[dict[str, object]]) -> str:
+    return str(yaml.safe_dump(items, default_flow_style=None))
+
+
+@pytest.mark.parametrize("write", [json.dumps, as_blocks, as_braces])
+def test_thousands_are_read_quickly(
+    tmp_path: Path, write: Callable[[object], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the parser that knows places, which would take seconds."""
+    monkeypatch.setattr(backends_file, "parse", None)
+    monkeypatch.setattr(backends_file, "validated", None)
+    items = [{"id": f"b{number}", "address": f"10.0.0.1:{number}"} for number in range(1, 20_001)]
+    assert len(read(tmp_path, write(items))) == 20_000
+
+
+# Pieces of lists in YAML, good and bad, which the quick way may take for something else than they are.
+HEADS = [
+    "",
+    "backends:\n",
+    "# a list\n\nbackends:  # of them\n",
+    "---\n",
+    "backends: \n#-\n",
+    "backends: []\n",
+]
+ITEMS = [
+    *("- h:N", "- 'h:N'", '- "h:N"', "- {id: N, address: h:N}", "- id: N\n  address: h:N\n  weight: 2"),
+    *(
+        "-\n  address: h:N",
+        "-   id: 'N'\n    address: h:N",
+        "- address: 'h:N' # N",
+        "- {address: h:N, tier: 1}",
+    ),
+    *("- h:N\n\n# one more", "- address: h:N\n  zone: off", "- {address: h:N,zone: 'off'}", "- h:N\n  "),
+    *(
+        "- [h:N]",
+        "- &a h:N",
+        "- *a",
+        "- !!str h:N",
+        "- 'h:N",
+        "- h:N'",
+        '- "h:N\n',
+        "- {address: h:N",
+        "- h:N}",
+    ),
+    *(
+        "- id: N\n   address: h:N",
+        "- h:N\n  h:N",
+        "- h:N\r- h:1N",
+        "- h:N\u2028- h:1N",
+        "- h:N\n...",
+        "- h:N\n---",
+    ),
+    *("- |\n  h:N", "- >-\n  h:N", "- ? address\n  : h:N", "- id: N\n  id: N\n  address: h:N", "- h:7", "-"),
+    *(
+        "- address: h:N\n  wieght: 1",
+        "- {address: h:N, weight: x}",
+        "- null",
+        "- - h:N",
+        "-\th:N",
+        "- h:N\nx: y",
+    ),
+    *("- <<: {address: h:N}\n  id: N", "- {address: unix:/N, id: N}", "- [::1]:N", "- '[::1]:N'", "- ::1:N"),
+]
+
+
+def outcome(read: Callable[[], object]) -> object:
+    try:
+        return read()
+    except ConfigError as error:
+        return [str(problem) for problem in error.problems]
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_the_quick_way_finds_what_the_parser_finds(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    path, reader = tmp_path / "backends", BackendsReader(same)
+    few = chance.sample(ITEMS, 6) if chance.random() < 0.5 else ITEMS[:13]
+    for _ in range(8):
+        items = [
+            chance.choice(few).replace("N", str(number))
+            for number in chance.sample(range(1, 20), chance.randint(0, 6))
+        ]
+        indentation = " " * chance.choice((0, 0, 2, 3))
+        lines = "\n".join(items).replace("\n", f"\n{indentation}")
+        text = f"{chance.choice(HEADS)}{indentation}{lines}{chance.choice(('', chr(10)))}"
+        path.write_text(text)
+        slowly = outcome(
+            lambda text=text: (
+                validated(  # type: ignore[misc]
+                    BackendsFile, text, str(path), None, "backends", "backends"
+                ).backends
+            )
+        )
+        for _ in range(2):
+            quickly = outcome(lambda: tuple(reader.read(str(path))))
+            assert quickly == slowly, text
+
+
+def test_a_wrong_file_that_has_not_changed_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, path = BackendsReader(same), tmp_path / "backends"
+    path.write_text("- h:0\n- {address: h:1, x: 1}\n")
+    wrong = outcome(lambda: reader.read(str(path)))
+    assert len(wrong) == 2  # type: ignore[arg-type]
+    monkeypatch.setattr(backends_file, "validated", None)
+    assert outcome(lambda: reader.read(str(path))) == wrong
+    path.write_text("- h:1\n")
+    assert [each.id for each in reader.read(str(path))] == ["h:1"]

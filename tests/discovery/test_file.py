@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,96 @@ async def test_links_are_followed_all_the_way(tmp_path: Path) -> None:
         (tmp_path / "..tmp").symlink_to("..2")
         os.replace(tmp_path / "..tmp", tmp_path / "..data")
         assert await following() == ["2"]
+
+
+async def test_one_that_is_replaced_all_the_time_is_read_now_and_then(tmp_path: Path) -> None:
+    """It is another one at each look, but whole each time."""
+    path, reader = tmp_path / "file", Reader()
+    put(path, "a\n")
+
+    async def replace() -> None:
+        while True:
+            for name in "abcdefgh":
+                put(path, f"{name}\n" * 2)
+                await asyncio.sleep(0.007)
+
+    async with watching(FileSource(path, reader)) as following:
+        await following()
+        replacing = asyncio.create_task(replace())
+        for _ in range(3):
+            assert len(set(await following())) == 1
+        replacing.cancel()
+        await asyncio.gather(replacing, return_exceptions=True)
+        put(path, "z\n")
+        while await following() != ["z"]:
+            pass
+
+
+async def test_one_that_is_written_all_the_time_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RESTLESS", 5)
+    path, reader = tmp_path / "file", Reader()
+    path.write_text("a\n")
+
+    async def write() -> None:
+        with path.open("w") as stream:
+            while True:
+                print("b", file=stream, flush=True)
+                await asyncio.sleep(0.01)
+
+    source = FileSource(path, reader)
+    async with watching(source) as following:
+        await following()
+        writing = asyncio.create_task(write())
+        with pytest.raises(SourceError, match="is being written all the time"):
+            await following()
+    assert reader.times == 1
+    async with watching(source) as following:
+        with pytest.raises(SourceError, match="is being written all the time"):
+            await following()
+    assert reader.times == 1
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    async with watching(source) as following:
+        assert set(await following()) == {"b"}
+
+
+async def test_one_that_costs_much_is_read_less_often(tmp_path: Path) -> None:
+    """Whether it is good or wrong. The first time is for nothing."""
+    path, reader, most = tmp_path / "file", Reader(), 0.02 / module.PART
+
+    def slowly(path: Path) -> Sequence[BackendSpec]:
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+        return reader(path)
+
+    put(path, "a\n")
+    source, began = FileSource(path, slowly), time.monotonic()
+    async with watching(source) as following:
+        await following()
+        put(path, "b\n")
+        await following()
+        soon = time.monotonic() - began
+        put(path, "?\n")
+        with pytest.raises(SourceError):
+            await following()
+    put(path, "c\n")
+    async with watching(source) as following:
+        assert await following() == ["c"]
+    assert time.monotonic() - began > 2 * most
+    assert soon < most, "this took so long only since the machine is too slow for this test"
+
+
+async def test_a_pipe_is_told(tmp_path: Path) -> None:
+    """And not waited for. It may become a file."""
+    path = tmp_path / "file"
+    os.mkfifo(path)
+    source = FileSource(path, Reader())
+    async with watching(source) as following:
+        with pytest.raises(SourceError, match="must be a file, not a pipe"):
+            await following()
+    put(path, "a\n")
+    async with watching(source) as following:
+        assert await following() == ["a"]
