@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lb.discovery")
 
 KNOWN_BY = 5.0  # seconds that new sources have for their first answer, before things go on without it
+SOON = 1.0  # and so many where the pool has backends without it
 
 
 def prepare_sources(app: Running, new: Prepared, undo: AsyncExitStack) -> None:
@@ -43,8 +44,9 @@ def prepare_sources(app: Running, new: Prepared, undo: AsyncExitStack) -> None:
 
 
 async def first_sets(app: Running, new: Prepared) -> None:
-    """Waits until each source has answered or failed once, but not for long. Where another process still
-    serves in our place, a failure is no reason to go on at once."""
+    """Waits until each source has answered or failed once, but not for long, and less where its pool has
+    backends without it. Where another process still serves in our place, a failure is no reason to go on at
+    once."""
     waiting = {}
     for name, watches in new.watches.items():
         for watch in watches:
@@ -54,16 +56,20 @@ async def first_sets(app: Running, new: Prepared) -> None:
                 waiting[asyncio.create_task(event.wait())] = (name, watch)
     if not waiting:
         return
-    _, late = await asyncio.wait(waiting, timeout=KNOWN_BY)
+    _, late = await asyncio.wait(waiting, timeout=SOON)
+    missed = {task for task in late if app.inherited.taken or not specs_to_be(new, waiting[task][0])}
+    if missed:
+        await asyncio.wait(missed, timeout=KNOWN_BY - SOON)
     for task in late:
+        if task.done():
+            continue
         task.cancel()
         name, watch = waiting[task]
         log.warning(
-            "pool %s: source %s (%s) has not answered within %g s; going on without it for now",
+            "pool %s: source %s (%s) has not answered yet; going on without it for now",
             name,
             watch.state.kind,
             watch.state.about,
-            KNOWN_BY,
         )
 
 

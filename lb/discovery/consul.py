@@ -24,6 +24,7 @@ from lb import __version__
 from lb.core.backend import BackendSpec
 from lb.discovery.base import SourceError
 from lb.discovery.named import backend_id, host
+from lb.discovery.trouble import in_words
 
 WAIT = 55.0  # seconds that a question waits for a change; less than what proxies on the way allow
 PATIENCE = 10.0  # seconds for an answer, beside what it waits
@@ -136,7 +137,7 @@ class ConsulSource:
         except TimeoutError as error:
             raise SourceError(f"{service.url} has not answered within {within:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise SourceError(f"{service.url} can't be asked: {error or type(error).__name__}") from error
+            raise SourceError(f"{service.url} can't be asked: {in_words(error)}") from error
         return text, int(found) if found.isascii() and found.isdecimal() else 0, hidden
 
     async def _read(self, text: bytes) -> tuple[list[Found], float]:

@@ -14,6 +14,7 @@ EDNS, TCP where an answer is cut short (RFC 7766), chains of CNAMEs.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -215,12 +216,25 @@ def _holds(response: dns.message.Message) -> float:
 
 
 def _reasons(error: dns.exception.DNSException) -> str:
-    """What each server said, the last time that it was asked."""
+    """What each server said, the last time that it was asked. The same trouble in the same words each time:
+    only what is new goes to the log."""
     said = {}
     for server, _, _, reason, response in error.kwargs.get("errors", ()):
-        words = dns.rcode.to_text(response.rcode()) if response is not None else str(reason)
-        said[server.removeprefix("Do53:")] = words or type(reason).__name__
-    return ", ".join(f"{server} says {words}" for server, words in said.items())
+        host, _, port = server.removeprefix("Do53:").rpartition("@")
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if response is not None:
+            said[where] = f"says {dns.rcode.to_text(response.rcode())}"
+        else:
+            said[where] = _in_words(reason)
+    return ", ".join(f"{where} {words}" for where, words in said.items())
+
+
+def _in_words(reason: object) -> str:
+    if isinstance(reason, dns.exception.Timeout):
+        return "is silent"
+    if isinstance(reason, OSError) and reason.errno:
+        return f"can't be asked ({os.strerror(reason.errno).lower()})"
+    return f"makes no sense ({str(reason) or type(reason).__name__})"
 
 
 def _weights(records: Iterable[Any]) -> dict[tuple[int, int], int]:

@@ -32,6 +32,7 @@ from lb.core.backend import BackendSpec
 from lb.discovery.base import Pace, SourceError
 from lb.discovery.endpoint_slices import EndpointSlice, EndpointSlices, Metadata
 from lb.discovery.kubernetes_access import Access
+from lb.discovery.trouble import in_words
 
 ANSWER_WITHIN = 10.0  # seconds that a list may take, and the head of a watch
 WATCH = (240, 480)
@@ -104,8 +105,9 @@ class KubernetesSource:
                     except _ListAnew:
                         await self._pause(began)
         except _NO_ANSWER as error:
-            words = str(error) or f"{type(error).__name__}, after {ANSWER_WITHIN:g} s"
-            raise SourceError(f"no answer of the API server at {access.server}: {words}") from error
+            silent = isinstance(error, TimeoutError) and not error.errno
+            why = f" within {ANSWER_WITHIN:g} s" if silent else f": {in_words(error)}"
+            raise SourceError(f"no answer of the API server at {access.server}{why}") from error
 
     async def _pause(self, began: float) -> None:
         """Waits a moment, and longer each time if what began then took no time."""

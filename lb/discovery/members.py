@@ -20,7 +20,7 @@ from lb.core.source import SourceState
 from lb.core.turnover import Turnover
 from lb.discovery.base import Pace
 from lb.discovery.union import Union
-from lb.discovery.watch import Watch
+from lb.discovery.watch import Watch, counted
 
 log = logging.getLogger("lb.discovery")
 
@@ -167,7 +167,8 @@ class Members:
             for names, what in zip(turnover, ("joined", "left", "changed"), strict=True)
             if names
         ]
-        log.info("pool %s: %s; %d backends", self.pool.name, ", ".join(parts), len(self.pool.backends))
+        there = counted(len(self.pool.backends))
+        log.info("pool %s: %s; %s", self.pool.name, ", ".join(parts), there)
 
 
 def _named(names: Sequence[str]) -> str:

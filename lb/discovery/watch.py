@@ -136,7 +136,7 @@ class Watch:
         state = self.state
         state.last_error = time.time()
         if reason != state.error:
-            kept = f"; its last {len(self.specs)} backends stay" if self.specs else ""
+            kept = f"; its last {_stays(len(self.specs))}" if self.specs else ""
             log.warning("pool %s: source %s: %s%s", self._pool, self._called, reason, kept)
         state.error = reason
         if self._beliefs.max_stale and self.specs and self._stale is None:
@@ -167,3 +167,12 @@ class Watch:
     @property
     def _called(self) -> str:
         return f"{self.state.name} ({self.state.about})"
+
+
+def counted(backends: int) -> str:
+    """So many backends, in words."""
+    return f"{backends} backend" if backends == 1 else f"{backends} backends"
+
+
+def _stays(backends: int) -> str:
+    return "backend stays" if backends == 1 else f"{backends} backends stay"

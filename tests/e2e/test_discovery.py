@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,7 @@ async def test_a_source_that_is_down_keeps_nobody_from_starting(play: Play, work
     )
     sign_all(scene)
     assert (await scene.ask(GET)).body == b"a"
+    await eventually(lambda: all(each["error"] for each in pool(scene)["sources"]), "both errors")
     first, second = pool(scene)["sources"]
     assert "http://127.0.0.1:1 can't be asked" in first["error"]
     assert "greeter.test" in second["error"]
@@ -408,3 +410,30 @@ async def test_an_empty_file_list_as_configured(play: Play) -> None:
     name(scene)
     await until_members(scene)
     assert (await scene.ask(GET)).status == 503
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_source_that_is_silent_does_not_keep_others_waiting(
+    play: Play, tmp_path: Path, workers: int
+) -> None:
+    """Not the start, where there are backends without it, and not a reload."""
+    async with dnsmasq(tmp_path) as server:
+        await server.say()
+        server.freeze()
+        silent = (
+            f"{{dns: {{name: greeter.test, port: 80, resolver: ['127.0.0.1:{server.port}'], timeout: 30s}}}}"
+        )
+        config = (
+            f"workers: {workers}\n{ALL}pools: {{greeter: {{backends: [{{id: a, address: $a}}], "
+            f"discovery: [{silent}]}}}}\n"
+        )
+        scene = await play(config)
+        assert "has not answered yet; going on without it for now" in scene.balancer.said()
+        sign_all(scene)
+        assert (await scene.ask(GET)).body == b"a"
+        source = pool(scene)["sources"][0]
+        assert (source["backends"], source["error"], source["last_success"]) == (None, None, None)
+        assert scene.balancer.ask("/readyz")[0] == 200
+        began = time.monotonic()
+        await reload(scene, config.replace("timeout: 30s", "timeout: 20s"))
+        assert time.monotonic() - began < 4.5
