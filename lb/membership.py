@@ -34,6 +34,7 @@ def prepare_sources(app: Running, new: Prepared, undo: AsyncExitStack) -> None:
             continue
         running = app.members[name].watches if name in app.members else ()
         new.watches[name] = watches_for(name, ours, running, new.registrar.registry, zone)
+        name_all(new.watches[name], but=running)
         for watch in new.watches[name]:
             if watch not in running:
                 told = app.told.get((name, _called(watch)))
@@ -68,7 +69,7 @@ async def first_sets(app: Running, new: Prepared) -> None:
         log.warning(
             "pool %s: source %s (%s) has not answered yet; going on without it for now",
             name,
-            watch.state.kind,
+            watch.state.name,
             watch.state.about,
         )
 

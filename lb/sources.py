@@ -136,11 +136,13 @@ def watches_for(
     return found
 
 
-def name_all(watches: Sequence[Watch]) -> None:
-    """Gives each of a pool's sources its name: its kind, with a number where there are several."""
+def name_all(watches: Sequence[Watch], but: Sequence[Watch] = ()) -> None:
+    """Gives each of a pool's sources its name: its kind, with a number where there are several. `but` some,
+    which go on under the name that they have."""
     kinds = Counter(watch.state.kind for watch in watches)
     seen: Counter[str] = Counter()
     for watch in watches:
         kind = watch.state.kind
         seen[kind] += 1
-        watch.state.name = kind if kinds[kind] == 1 else f"{kind}-{seen[kind]}"
+        if watch not in but:
+            watch.state.name = kind if kinds[kind] == 1 else f"{kind}-{seen[kind]}"

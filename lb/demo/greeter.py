@@ -23,7 +23,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -62,6 +62,8 @@ class Greeter:
         self.options = options
         self.draining = False
         self.numbers = itertools.count(1)
+        self.in_flight = 0
+        self.rest = asyncio.Event()  # set when the last one in flight is over, while it drains
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self.work], client_max_size=MAX_ECHO)
@@ -74,16 +76,32 @@ class Greeter:
 
     async def sign(self, request: web.Request, response: web.StreamResponse) -> None:
         response.headers["X-Greeter"] = self.options.id
+        if self.draining:
+            # Who keeps the connection would send the next request here, too.
+            response.headers["Connection"] = "close"
+            response.force_close()
 
     @web.middleware
     async def work(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Takes its time and fails as the options say, except for health checks."""
-        if request.path != "/healthz":
-            if self.options.delay:
-                await asyncio.sleep(self.options.delay)
-            if self.options.fail_every and next(self.numbers) % self.options.fail_every == 0:
-                return web.Response(status=500, text="failing on purpose\n")
-        return await handler(request)
+        self.in_flight += 1
+        try:
+            if request.path != "/healthz":
+                if self.options.delay:
+                    await asyncio.sleep(self.options.delay)
+                if self.options.fail_every and next(self.numbers) % self.options.fail_every == 0:
+                    return web.Response(status=500, text="failing on purpose\n")
+            return await handler(request)
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self.rest.set()
+
+    async def finish(self) -> None:
+        """Waits for those in flight. aiohttp's own way to end drops the rest of an upload."""
+        while self.in_flight:
+            self.rest.clear()
+            await self.rest.wait()
 
     async def healthz(self, request: web.Request) -> web.StreamResponse:
         return web.Response(status=503, text="draining\n") if self.draining else web.Response(text="ok\n")
@@ -130,7 +148,8 @@ async def serve(options: Options) -> None:
     greeter = Greeter(options)
     runner = web.AppRunner(greeter.app(), access_log=None, shutdown_timeout=options.drain_timeout)
     await runner.setup()
-    await web.TCPSite(runner, options.bind.host, options.bind.port, backlog=1024).start()
+    site = web.TCPSite(runner, options.bind.host, options.bind.port, backlog=1024)
+    await site.start()
     bound = Address(*runner.addresses[0][:2])
     print(f"{options.id} listening on http://{bound}", flush=True)
 
@@ -141,7 +160,11 @@ async def serve(options: Options) -> None:
             signal.signal(number, signal.SIG_DFL)  # the second one ends us, no matter what we wait for
         greeter.draining = True
     await asyncio.sleep(options.drain_delay)
-    await runner.cleanup()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(options.drain_timeout):
+            await site.stop()
+            await greeter.finish()
+            await runner.cleanup()
 
 
 def _registered(options: Options, bound: Address) -> AbstractAsyncContextManager[object]:

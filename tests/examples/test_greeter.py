@@ -1,6 +1,7 @@
 """The greeter and its twin in Go: one suite, so that they stay alike."""
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
@@ -177,6 +178,41 @@ async def test_drains(start: Start, number: signal.Signals) -> None:
     assert b"I am " in answer
     writer.close()
     assert await asyncio.to_thread(replica.process.wait, 10) == 0
+
+
+async def test_an_upload_that_takes_longer_than_the_delay_is_finished(start: Start) -> None:
+    replica = start("--bind", "127.0.0.1:0")
+    reader, writer = await asyncio.open_connection("127.0.0.1", replica.port)
+    writer.write(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n")
+    assert b" 100 " in await reader.readline()
+    replica.process.terminate()
+    async with asyncio.timeout(10):
+        with contextlib.suppress(OSError):
+            while True:  # until it listens no more
+                socket.create_connection(("127.0.0.1", replica.port)).close()
+                await asyncio.sleep(0.01)
+    for piece in (b"ping", b"pong"):
+        writer.write(piece)
+        await asyncio.sleep(0.2)
+    answer = await reader.read()
+    assert b" 200 " in answer
+    assert b"connection: close" in answer.lower()
+    assert b"pingpong" in answer
+    writer.close()
+    await writer.wait_closed()
+    assert await asyncio.to_thread(replica.process.wait, 10) == 0
+
+
+async def test_a_request_that_never_ends_is_waited_for_as_long_as_it_is_told(start: Start) -> None:
+    replica = start("--bind", "127.0.0.1:0", "--drain-timeout", "300ms")
+    reader, writer = await asyncio.open_connection("127.0.0.1", replica.port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n")
+    assert b" 100 " in await reader.readline()
+    replica.process.terminate()
+    await asyncio.to_thread(replica.process.wait, 10)
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 async def test_a_second_signal_ends_it_at_once(start: Start) -> None:
