@@ -21,6 +21,7 @@ from lb.config.written import Plain, is_nothing, quoted, shown
 
 _DEEPEST = 32
 _MOST_VALUES = 200_000
+_MOST_NODES = 2 * _MOST_VALUES  # keys are nodes, too; to read on would take minutes
 _MOST_BYTES = 16 * 2**20
 _STRUCTURE_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str"))
 _MERGE = "<<"
@@ -90,9 +91,14 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  PyYAML's own way
     depth = 0
+    nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.depth += 1
+        self.nodes += 1
+        if self.nodes > _MOST_NODES:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"more than {_MOST_VALUES} values", mark)
         if self.depth > _DEEPEST:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, f"more than {_DEEPEST} levels deep", mark)

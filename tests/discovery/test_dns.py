@@ -9,6 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import dns.message
+import dns.name
+import dns.rdataclass
+import dns.rrset
 import pytest
 import pytest_asyncio
 
@@ -309,3 +313,38 @@ async def test_an_answer_to_another_question_is_none() -> None:
     async with liar(lambda question: b"\0\0" + coded(3)(question)[2:]) as port:
         with pytest.raises(SourceError):
             await ask(port, timeout=0.5)
+
+
+def made(record: str) -> dns.rrset.RRset:
+    name, ttl, *rest = record.split()
+    return dns.rrset.from_text(name.rstrip(".") + ".", int(ttl), *rest)
+
+
+def forged(name: str, *records: str) -> Callable[[bytes], bytes]:
+    """An answer with the right number, of a name that may be another one, with these records."""
+
+    def reply(question: bytes) -> bytes:
+        asked = dns.message.from_wire(question)
+        response = dns.message.make_response(asked)
+        kind = asked.question[0].rdtype
+        response.question = [dns.rrset.RRset(dns.name.from_text(name), dns.rdataclass.IN, kind)]
+        response.answer = [made(record) for record in records]
+        return response.to_wire()
+
+    return reply
+
+
+async def test_records_of_another_name_are_none() -> None:
+    async with liar(forged("evil.test", "evil.test 60 IN A 10.6.6.6")) as port:
+        with pytest.raises(SourceError):
+            await ask(port, type="A", timeout=0.5)
+    async with liar(forged(NAME, "evil.test 60 IN A 10.6.6.6")) as port:
+        assert await ask(port, type="A", timeout=0.5) == []
+    async with liar(forged(NAME, f"{NAME} 60 IN A 10.0.0.1", "evil.test 60 IN A 10.6.6.6")) as port:
+        assert ids(await ask(port, type="A")) == ["10.0.0.1:8080"]
+
+
+async def test_aliases_that_go_round_are_no_answer() -> None:
+    async with liar(forged(NAME, f"{NAME} 60 IN CNAME a.test.", f"a.test. 60 IN CNAME {NAME}.")) as port:
+        with pytest.raises(SourceError):
+            await ask(port, type="A", timeout=0.5)

@@ -34,6 +34,7 @@ from tests.e2e.test_registry import put
 
 LONG = 2.0  # seconds that a long request takes
 PIECES = 20
+CHECK = "health_check: {path: /healthz, interval: 200ms}, "
 PIECE = bytes(8000)
 
 
@@ -151,7 +152,7 @@ class KubernetesNames(Names):
         self._there = {*backends}
 
 
-@pytest_asyncio.fixture(params=["file", "dns", "consul", "registry", "kubernetes"])
+@pytest_asyncio.fixture
 async def naming(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Names]:
     async with AsyncExitStack() as stack:
         if request.param == "file":
@@ -249,7 +250,12 @@ class Work:
 
 
 @pytest.mark.parametrize(
-    ("workers", "check"), [(1, ""), (2, "health_check: {path: /healthz, interval: 200ms}, ")]
+    ("naming", "workers", "check"),
+    [
+        *(("file", 1, ""), ("file", 2, CHECK), ("dns", 1, CHECK), ("consul", 2, "")),
+        *(("registry", 1, CHECK), ("registry", 2, ""), ("kubernetes", 1, ""), ("kubernetes", 2, CHECK)),
+    ],
+    indirect=["naming"],
 )
 async def test_a_fleet_is_replaced_under_all_kinds_of_requests(
     naming: Names, tmp_path: Path, workers: int, check: str
