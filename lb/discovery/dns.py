@@ -33,6 +33,7 @@ import dns.rdatatype
 import dns.resolver
 
 from lb.core.backend import BackendSpec
+from lb.discovery.aside import Aside
 from lb.discovery.base import SourceError
 
 EDNS = 1232  # bytes of an answer over UDP that no path breaks into fragments (DNS flag day 2020)
@@ -40,6 +41,9 @@ EMPTY = 5.0  # seconds at most until a name without records is asked for again, 
 LATER = 0.1  # of its time to live: so much later at most an answer is asked for anew
 AT_ONCE = 16  # so many names of SRV targets are asked for at the same time
 LAST_TIER = 9
+
+ASIDE = Aside("dns")
+"""Where it is asked: hundreds of records take dnspython tens of milliseconds, and no request should wait."""
 
 ADDRESSES = {"address": ("A", "AAAA"), "A": ("A",), "AAAA": ("AAAA",)}
 """Which records are asked for, by the type in the configuration. SRV has its own way."""
@@ -86,12 +90,16 @@ class DnsSource:
 
     async def watch(self) -> AsyncIterator[Sequence[BackendSpec]]:
         question = self.question
-        while True:
-            asking = _Asking(question, self._had)
-            specs, ttl = await (asking.servers() if question.type == "SRV" else asking.hosts())
-            yield self._with_lingering(specs) if question.linger else specs
-            ttl = max(question.least, min(ttl, question.most if specs else EMPTY))
-            await asyncio.sleep(ttl * (1.0 + LATER * self._rng.random()))
+        with ASIDE.used():
+            while True:
+                specs, ttl = await ASIDE.run(self._ask())
+                yield self._with_lingering(specs) if question.linger else specs
+                ttl = max(question.least, min(ttl, question.most if specs else EMPTY))
+                await asyncio.sleep(ttl * (1.0 + LATER * self._rng.random()))
+
+    async def _ask(self) -> tuple[list[BackendSpec], float]:
+        asking = _Asking(self.question, self._had)
+        return await (asking.servers() if self.question.type == "SRV" else asking.hosts())
 
     def _with_lingering(self, specs: Sequence[BackendSpec]) -> list[BackendSpec]:
         now = time.monotonic()
