@@ -2,7 +2,7 @@
 
 import pytest
 
-from lb.config import ConfigError, load, loads
+from lb.config import ConfigError, load, loader, loads
 from tests.config.helpers import assert_problems, config, problems
 
 ONE = "pools: {p: {backends: ['h:1']}}\n"
@@ -241,3 +241,9 @@ def test_an_address_needs_no_quotes():
 def test_numbers_are_plain_decimal(number):
     (problem,) = problems(f"request_records: {number}\n{ONE}")
     assert problem.startswith("1:18: request_records: must be a whole number from 0 to 10000000, not ")
+
+
+def test_a_file_of_too_many_values_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "_MOST_NODES", 10)
+    with pytest.raises(ConfigError, match=r":1:19: .*more than 200000 values"):
+        loads("a: [" + "x," * 12 + "]: nor is this read", "lb.yaml")
