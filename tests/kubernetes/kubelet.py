@@ -29,6 +29,7 @@ IMAGES = {
     "greeter:latest": [sys.executable, "-m", "lb.demo.greeter"],
 }
 COMMANDS = {"lb:latest": ["serve", "-c", "/etc/lb/lb.yaml"]}  # the image's own arguments
+PLACES = {"/etc/lb": "config", "/run/secrets/lb": "token"}  # folders of volumes, by where they are mounted
 NETWORK = "fd19:8"  # of the pods' second addresses
 PROBE = 0.2  # seconds between two probes, whatever the manifest says: tests are in a hurry
 TOKEN_LIFE = 600  # seconds, which is the least that the API server gives
@@ -137,6 +138,10 @@ class Kubelet:
         for each in failed:
             if isinstance(each, BaseException) and not isinstance(each, asyncio.CancelledError):
                 raise each
+
+    async def bring(self, name: str) -> None:
+        """What the volumes of a pod hold by now, which kubelet looks at about once a minute."""
+        await self._fill_volumes(self.pods[name])
 
     # --- the life of a pod ---
 
@@ -282,11 +287,11 @@ class Kubelet:
         for volume in pod.item["spec"].get("volumes", ()):
             if "configMap" in volume:
                 found = await self._api.ask("GET", f"{namespace}/configmaps/{volume['configMap']['name']}")
-                _write(pod.folder / volume["name"], found["data"])
+                _write(pod.folder / _place(pod, volume), found["data"])
             elif "secret" in volume:
                 found = await self._api.ask("GET", f"{namespace}/secrets/{volume['secret']['secretName']}")
                 data = {name: b64decode(text).decode() for name, text in found["data"].items()}
-                _write(pod.folder / volume["name"], data)
+                _write(pod.folder / _place(pod, volume), data)
             for source in volume.get("projected", {}).get("sources", ()):
                 if "serviceAccountToken" in source:
                     await self._write_account(pod)
@@ -357,6 +362,16 @@ def _write(folder: Path, files: dict[str, str]) -> None:
     link = folder.with_name(f"{folder.name}.link")
     link.symlink_to(fresh)
     link.rename(folder)
+
+
+def _place(pod: Pod, volume: Any) -> str:
+    """The folder of a volume, by where containers look for it, whatever it is called."""
+    spec = pod.item["spec"]
+    for container in (*spec.get("initContainers", ()), *spec["containers"]):
+        for mount in container.get("volumeMounts", ()):
+            if mount["name"] == volume["name"]:
+                return PLACES[mount["mountPath"]]
+    raise AssertionError(f"nobody looks for {volume['name']}")
 
 
 def _port(container: Any, port: int | str) -> int:
