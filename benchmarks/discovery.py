@@ -10,6 +10,7 @@ named by a stand-in for a Kubernetes API server, over real HTTP, or name themsel
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -260,6 +261,8 @@ async def churn(options: argparse.Namespace, directory: Path) -> None:
     with process("backends", command, [ready], cores.backends, directory):
         async with crowd.balancing(directory) as balancer:
             pid = balancer.process.pid
+            os.sched_setaffinity(pid, cores.proxy)
+            os.sched_setaffinity(0, cores.load)  # who tells of changes is no neighbour of the balancer
             job = load.Job(balancer.port, CASES["few"], 64, options.seconds, directory)
 
             async def window() -> float:

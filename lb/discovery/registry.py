@@ -9,7 +9,7 @@ from time import monotonic, thread_time
 from typing import Protocol
 
 from lb.core.backend import BackendSpec
-from lb.discovery.base import SourceError, rest_after
+from lb.discovery.base import Pace, SourceError
 
 LOOK = 5.0  # seconds without a change, after which it is said that the last set still holds
 
@@ -36,6 +36,7 @@ class RegistrySource:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._pace = Pace()
         self._told = ""  # the trouble that was told last
 
     async def watch(self) -> AsyncIterator[Sequence[BackendSpec]]:
@@ -53,7 +54,7 @@ class RegistrySource:
                     raise SourceError(self._told, after=0.0)
                 began = thread_time()
                 yield self._service.backends()
-                rested = monotonic() + rest_after(thread_time() - began)
+                rested = monotonic() + self._pace.rest_after(thread_time() - began)
                 await _set_within(changed, LOOK)
                 await asyncio.sleep(max(0.0, rested - monotonic()))
         finally:
