@@ -28,6 +28,7 @@ log = logging.getLogger("lb")
 
 LOG_FLUSH = 0.2  # seconds between two writes of the access log
 LOOK = 1.0  # seconds between two looks at what has gathered: durations, connections, what was replaced
+KNOWN_SOON = 1.0  # seconds that the first probes have, at a fresh start, before it accepts without them
 ENDED = 2.0  # seconds that what was replaced has to close, when all ends
 
 
@@ -64,8 +65,8 @@ class App(Running):
             new = await prepare(self, self.config)
             self._apply(new)
             self._warn()
-            if self.inherited.taken:  # then nobody is refused meanwhile
-                await self._know_backends()
+            # Whoever comes meanwhile waits in the listeners' backlogs, or with the process before this one.
+            await self._know_backends(KNOWN_BY if self.inherited.taken else KNOWN_SOON)
             try:
                 await self._accept(new.admin, new.registrar.server)
             except OSError as error:
@@ -81,10 +82,10 @@ class App(Running):
             if self.probes:  # else the supervisor has said it
                 log.warning("%s", warning)
 
-    async def _know_backends(self) -> None:
-        """Waits until each backend has been probed once, but not for long."""
+    async def _know_backends(self, within: float) -> None:
+        """Waits until each backend has been probed once, but for no more than so many seconds."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(KNOWN_BY):
+            async with asyncio.timeout(within):
                 await asyncio.gather(*(prober.until_known() for prober in self.probers.values()))
 
     async def _accept(self, *servers: AdminServer | None) -> None:

@@ -140,8 +140,8 @@ func stream(w http.ResponseWriter, left int64) {
 	}
 }
 
-// serve runs until the context ends, then drains.
-func serve(stopped context.Context, g *greeter, listener net.Listener) error {
+// serve runs until the context ends, gives the signals back with stop, and drains.
+func serve(stopped context.Context, stop context.CancelFunc, g *greeter, listener net.Listener) error {
 	server := &http.Server{Handler: g, ReadHeaderTimeout: 10 * time.Second}
 	leave := func() {}
 	if g.registry != "" {
@@ -154,6 +154,7 @@ func serve(stopped context.Context, g *greeter, listener net.Listener) error {
 		return err
 	case <-stopped.Done():
 	}
+	stop() // the next signal ends us, no matter what we wait for
 	leave()
 	g.draining.Store(true)
 	time.Sleep(g.drainDelay)
@@ -196,12 +197,8 @@ func run() error {
 		return err
 	}
 	stopped, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	go func() {
-		<-stopped.Done()
-		stop() // the second signal ends us, no matter what we wait for
-	}()
 	fmt.Printf("%s listening on http://%s\n", o.id, listener.Addr())
-	return serve(stopped, &greeter{options: o}, listener)
+	return serve(stopped, stop, &greeter{options: o}, listener)
 }
 
 func main() {

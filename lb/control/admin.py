@@ -150,10 +150,13 @@ async def _livez(request: web.Request) -> web.Response:
 async def _readyz(request: web.Request) -> web.Response:
     """Whether requests should be sent here: 503 while draining, or where no pool has anyone to serve them."""
     state = request.app[STATE]
+    serves = any(pool.eligible for pool in state.pools.values())
+    if serves:  # then whichever worker is asked has to know it, too
+        await state.collect()
     reasons = []
     if state.draining():
         reasons.append("draining")
-    if not any(pool.eligible for pool in state.pools.values()):
+    if not serves:
         reasons.append("no pool has an eligible backend")
     pools: dict[str, dict[str, Any]] = {
         name: {"eligible": len(pool.eligible), "total": len(pool.backends)}

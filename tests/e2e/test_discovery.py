@@ -147,6 +147,7 @@ async def test_all_are_replaced_one_by_one_under_load(
     sign_all(scene)
     await naming.names(scene, "a", "b", "c")
     await eventually(lambda: eligible(scene) == 3, "the first backends")
+    assert scene.balancer.ask("/readyz")[0] == 200  # by then all workers know of them
     there = ["a", "b", "c"]
     async with Traffic(scene.balancer.port) as traffic:
         for old, new in (("a", "d"), ("b", "e"), ("c", "f")):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from collections.abc import Callable
 
 import pytest
 
 from tests.e2e.conftest import Play
-from tests.e2e.process import until
+from tests.e2e.process import Balancer, until
 from tests.e2e.scene import Scene
-from tests.e2e.wire import GET, Backend, Wire, answer, get
+from tests.e2e.wire import GET, Backend, Wire, answer, connect, get
 
 CHECKED = """
 access_log: off
@@ -91,6 +92,38 @@ async def test_with_a_check_nobody_serves_before_the_first_success(play: Play) -
     assert scene.balancer.ask("/readyz")[0] == 200
     record = scene.balancer.record((await scene.ask(GET)).get("x-request-id") or "")
     assert [each["id"] for each in record["attempts"][0]["pick"]["excluded"]] == ["b"]
+
+
+async def test_whoever_comes_first_waits_for_the_first_probe(
+    balancer: Callable[[str], Balancer], unused_tcp_port_factory: Callable[[], int]
+) -> None:
+    """A start isn't told by answers that nobody can serve."""
+    probed, port = asyncio.Event(), unused_tcp_port_factory()
+    text = (
+        f"listeners: [{{bind: 127.0.0.1:{port}}}]\nadmin: {{bind: 127.0.0.1:0}}\naccess_log: off\n"
+        "pools: {greeter: {backends: [127.0.0.1:%d], health_check: {path: /health}}}\n"
+    )
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        if request.startswith(b"GET /health"):
+            probed.set()
+            await waits.wait()
+        writer.write(WELL)
+        writer.close()
+
+    waits = asyncio.Event()
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        starting = asyncio.create_task(asyncio.to_thread(balancer, text % server.sockets[0].getsockname()[1]))
+        await asyncio.wait_for(probed.wait(), 15)
+        client = await connect(port)
+        await client.send(GET)
+        with pytest.raises(TimeoutError):  # without the patience it has got its 503 by then
+            await asyncio.wait_for(client.response("GET"), 0.3)
+        waits.set()
+        assert (await client.response("GET")).status == 200
+        client.close()
+        await starting
 
 
 async def test_without_a_check_a_backend_serves_at_once_and_stays_in(play: Play) -> None:

@@ -69,6 +69,7 @@ async def test_a_rolling_update_under_load(
     for each in "abc":
         put(server, scene, each, READY)
     await eventually(lambda: eligible(scene) == 3, "the first backends")
+    assert scene.balancer.ask("/readyz")[0] == 200  # by then all workers know of them
     there = ["a", "b", "c"]
     async with Traffic(scene.balancer.port) as traffic:
         for old, new in (("a", "d"), ("b", "e"), ("c", "f")):
