@@ -36,7 +36,8 @@ class Registrar:
     def serve_at(self, address: Address, listening: Listening, state: AdminState) -> None:
         """Gets ready to be asked there."""
         from lb.control.admin import AdminServer
-        from lb.control.registry.api import RegistryApi, build_registry
+        from lb.control.registry.api import RegistryApi
+        from lb.control.registry.server import build_registry
 
         api = RegistryApi(lambda: state.registry, lambda: state.registry_token)
         self.is_at, self.listening = address, listening

@@ -17,15 +17,13 @@ PART = 0.01  # of the processor's time at most goes into passing changes on
 SAVED = 1.0  # seconds of which that part can be saved up, for changes that come together after a quiet time
 
 
-def rest_after(took: float) -> float:
-    """How long to gather changes, in seconds, after passing one on took so many of this thread's time: hardly
-    at all for a few backends, a part of a second for thousands."""
-    return took / PART
-
-
 class Pace:
-    """The same over a longer time: who has been quiet may pass on some changes one upon another, so that of
-    several backends that come together the last one waits hardly longer than the first."""
+    """How much of the processor's time goes into passing changes on: hardly any for a few backends, some
+    milliseconds each time for thousands.
+
+    Who has been quiet may pass on some changes one upon another, so that of several backends that come
+    together the last one waits hardly longer than the first.
+    """
 
     def __init__(self) -> None:
         self._due = 0.0
@@ -33,7 +31,7 @@ class Pace:
     def rest_after(self, took: float) -> float:
         """How long to gather changes, in seconds, after passing one on took so many of this thread's time."""
         now = monotonic()
-        self._due = max(self._due, now - SAVED) + rest_after(took)
+        self._due = max(self._due, now - SAVED) + took / PART
         return max(0.0, self._due - now)
 
 

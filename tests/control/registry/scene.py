@@ -17,9 +17,10 @@ from typing import Any
 
 from aiohttp.test_utils import TestClient, TestServer
 
-from lb.control.registry.api import RegistryApi, build_registry
+from lb.control.registry.api import RegistryApi
 from lb.control.registry.model import Check, Instance
 from lb.control.registry.registry import Registry
+from lb.control.registry.server import build_registry
 from lb.control.registry.store import MemoryStore, Store
 from tests.e2e.process import until
 from tests.tools import need
